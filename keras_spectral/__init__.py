@@ -1,0 +1,36 @@
+"""See how each group of samples teaches each layer of a Keras network while it trains.
+
+The public face. Names are loaded when first used, so reading and comparing logs needs no
+TensorFlow.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Spectra": "settings",
+    "SpectralLog": "log",
+    "SpectralLogger": "logger",
+    "SpectralModel": "model",
+    "coverage": "capture.coverage",
+    "introspect": "introspection",
+    "read_log": "log",
+    "relabelings": "spectra.groups",
+    "with_groups": "batches",
+}
+_MODULES = ("analysis", "callbacks", "errors", "schedules")
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

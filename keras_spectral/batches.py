@@ -1,0 +1,151 @@
+"""How groups travel with their examples: through shuffling, batching and splitting."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.errors import GroupsError
+from keras_spectral.spectra.groups import Membership
+
+
+class Grouped(NamedTuple):
+    """Inputs with their group mask, in the place of `x`: Keras moves both alike.
+
+    Attributes:
+        x: What the model's `call` receives.
+        mask: 0/1 array or tensor `[n, g]`.
+    """
+
+    x: Any
+    mask: Any
+
+
+class GroupMask(tf.experimental.BatchableExtensionType):
+    """The fourth member of a dataset's elements: a mask that knows the names of its columns.
+
+    Attributes:
+        mask: uint8 tensor `[g]` of one example, or `[n, g]` of a batch.
+        names: Group labels.
+        relabeling: For each column 0, or the number of the relabelling it belongs to.
+    """
+
+    mask: tf.Tensor
+    names: tuple[str, ...]
+    relabeling: tuple[int, ...]
+
+    class Spec:
+        """Specification of a `GroupMask`, made by TensorFlow."""
+
+
+def with_groups(dataset, groups, batched=None):
+    """Attach group labels to a `tf.data.Dataset`.
+
+    Attach them before shuffling: labels follow their examples from then on.
+
+    Args:
+        dataset: Dataset of `(x, y)` or `(x, y, sample_weight)`, batched or not, whose order is
+            that of `groups`.
+        groups: What `fit(groups=…)` accepts, for all examples of the dataset.
+        batched: Whether elements are batches. `None` infers it from the number of elements.
+
+    Returns:
+        Dataset of `(x, y, sample_weight, groups)`, to shuffle, batch, prefetch and pass to `fit`.
+
+    Raises:
+        GroupsError: If the number of labels cannot be that of the examples, or it cannot be told
+            whether the dataset is batched.
+
+    Example:
+        >>> data = tf.data.Dataset.from_tensor_slices(([[1.0], [2.0]], [0, 1]))
+        >>> for x, y, sample_weight, groups in with_groups(data, ["HC", "SZ"]).batch(2):
+        ...     print(groups.names, groups.mask.numpy().tolist())
+        ('HC', 'SZ') [[1, 0], [0, 1]]
+    """
+    membership = Membership.of(groups)
+    mask = tf.constant(membership.mask.astype("uint8"))
+    columns = (membership.names, tuple(int(r) for r in membership.relabeling))
+    batched = _is_batched(dataset, len(membership)) if batched is None else batched
+
+    def attached(offset, *element):
+        x, y, sample_weight = _three(element)
+        n = tf.shape(tf.nest.flatten(y)[0], tf.int64)[0] if batched else tf.constant(1, tf.int64)
+        enough = tf.debugging.assert_less_equal(
+            offset + n,
+            tf.constant(len(membership), tf.int64),
+            f"`groups` must have one label per example. Received: {len(membership)} labels for a "
+            "dataset with more examples.",
+        )
+        with tf.control_dependencies([enough]):
+            rows = mask[offset : offset + n] if batched else mask[offset]
+        return offset + n, (x, y, sample_weight, GroupMask(rows, *columns))
+
+    return dataset.scan(tf.constant(0, tf.int64), attached)
+
+
+def grouped_dataset(dataset):
+    """Return a dataset that Keras can consume, and the groups its elements carry.
+
+    Args:
+        dataset: Any `tf.data.Dataset`, with or without groups.
+
+    Returns:
+        `(dataset, membership)`: elements `(Grouped, y, sample_weight)` and a `Membership` without
+        examples if there are groups; else the dataset itself and no groups.
+
+    Raises:
+        GroupsError: If elements have four members, the last not made by `with_groups`.
+    """
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 4:
+        return dataset, Membership.of(None)
+    if not isinstance(spec[3], GroupMask.Spec):
+        raise GroupsError(
+            "A dataset with groups must come from `keras_spectral.with_groups(dataset, groups)`. "
+            f"Received: elements with a fourth member {spec[3]}."
+        )
+    mapped = dataset.map(lambda x, y, weight, groups: (Grouped(x, groups.mask), y, weight))
+    return mapped, _without_examples(spec[3].names, spec[3].relabeling)
+
+
+def ungrouped(x):
+    """Return the inputs and the mask (or `None`) of what stood in the place of `x`."""
+    return x if isinstance(x, Grouped) else (x, None)
+
+
+def _without_examples(names, relabeling):
+    mask = np.zeros((0, len(names)), dtype=bool)
+    return Membership(tuple(names), mask, np.asarray(relabeling, dtype=np.int32))
+
+
+def _three(element):
+    if len(element) == 2:
+        return (*element, None)
+    if len(element) == 3:
+        return element
+    raise GroupsError(
+        "`dataset` must have elements (x, y) or (x, y, sample_weight). "
+        f"Received: elements of {len(element)} members."
+    )
+
+
+def _is_batched(dataset, n):
+    elements = int(dataset.cardinality())
+    leading = [
+        t.shape[0] if t.shape.rank else "scalar" for t in tf.nest.flatten(dataset.element_spec)
+    ]
+    if "scalar" in leading:
+        return False
+    if elements == n:
+        return all(size == 1 for size in leading)
+    if 0 <= elements < n or set(leading) == {None}:
+        return True
+    if elements > n:
+        raise GroupsError(
+            "`groups` must have one label per example. "
+            f"Received: {n} labels for a dataset of {elements} elements."
+        )
+    raise GroupsError(
+        "`batched` must be given for a dataset of unknown length. "
+        "Received: batched=None. Try `with_groups(dataset, groups, batched=True)`."
+    )

@@ -1,0 +1,31 @@
+"""The slow, obvious reference: the gradient of every example, by differentiation alone.
+
+Letters: `n` example, `i` input feature, `o` output feature.
+"""
+
+import tensorflow as tf
+
+
+def example_gradients_of(site, call, adjoint, n):
+    """Return each example's part of the training gradient of one layer call.
+
+    With `c_n = Σ Z[n] ∘ Δ[n]`, Δ held constant, `∂c_n/∂W` is the part of the loss gradient that
+    flows through the rows of example `n`. `tape.jacobian` differentiates all `c_n` at once; no
+    formula of the layer is used.
+
+    Args:
+        site: `Site` of the layer.
+        call: `Call` of the layer.
+        adjoint: Tensor `[n, …, o]`, `∂L/∂Z`.
+        n: Scalar tensor, the number of examples.
+
+    Returns:
+        Tensor `[n, i, o]`, whose sum over `n` is the gradient of the weight.
+    """
+    weight = site.weight.value
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weight)
+        z = site.rule.pre_activation(site.layer, tf.stop_gradient(call.inputs))
+        product = tf.cast(z, adjoint.dtype) * tf.stop_gradient(adjoint)
+        per_example = tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
+    return tape.jacobian(per_example, weight)

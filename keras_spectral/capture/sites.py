@@ -1,0 +1,126 @@
+"""Where a model can be watched: its layers, their paths, and the rule or the reason for each."""
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from keras_spectral.capture.registry import rule_for
+from keras_spectral.errors import SettingsError, UnsupportedLayerError
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One layer of a model.
+
+    Attributes:
+        path: Where it is in the model, names joined by `/`, unique within the model.
+        layer: The Keras layer.
+        rule: The rule that captures it, or `None`.
+        reason: Why it is not captured, or "".
+    """
+
+    path: str
+    layer: Any
+    rule: Any
+    reason: str
+
+    @property
+    def weight(self):
+        """The variable whose gradient is recorded."""
+        return getattr(self.layer, self.rule.weight)
+
+
+def sites(model):
+    """Return every layer of a model that has weights of its own.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        List of `Site`, in the order of the model. A layer used several times is listed once, at
+        its first path.
+    """
+    found = [
+        Site(path, layer, *_rule_or_reason(layer))
+        for path, layer in _paths(getattr(model, "wrapped_model", model))
+        if layer._trainable_variables or layer._non_trainable_variables
+    ]
+    repeated = Counter()
+    result = []
+    for site in found:
+        repeated[site.path] += 1
+        suffix = f"#{repeated[site.path]}" if repeated[site.path] > 1 else ""
+        result.append(Site(site.path + suffix, site.layer, site.rule, site.reason))
+    return result
+
+
+def watched_sites(model, settings):
+    """Return the sites to record, after telling the user about those that cannot be.
+
+    Args:
+        model: A built Keras model.
+        settings: `Spectra`.
+
+    Returns:
+        List of `Site`, each with a rule.
+
+    Raises:
+        SettingsError: If `settings.layers` names a layer or pattern that fits none.
+        UnsupportedLayerError: If `settings.strict` and a trainable layer cannot be captured.
+    """
+    everywhere = sites(model)
+    _require_known_layers(everywhere, settings)
+    selected = [site for site in everywhere if settings.selects(site.path, site.layer)]
+    missed = [site for site in selected if site.rule is None and site.layer.trainable_weights]
+    if missed:
+        _report_missed(missed, settings.strict)
+    return [site for site in selected if site.rule is not None]
+
+
+def _rule_or_reason(layer):
+    rule = rule_for(layer)
+    if rule is None:
+        return None, f"no rule for {type(layer).__name__} layers"
+    if not layer.trainable:
+        return None, "frozen: trainable=False"
+    obstacle = rule.obstacle(layer)
+    return (None, obstacle) if obstacle else (rule, "")
+
+
+def _paths(model, prefix="", seen=None):
+    seen = set() if seen is None else seen
+    for layer in model._layers:  # sublayers of any layer; Keras has no public name for them
+        if id(layer) in seen or not hasattr(layer, "_layers"):
+            continue
+        seen.add(id(layer))
+        yield prefix + layer.name, layer
+        yield from _paths(layer, prefix + layer.name + "/", seen)
+
+
+def _require_known_layers(everywhere, settings):
+    if settings.layers is None or callable(settings.layers):
+        return
+    for pattern in settings.layers:
+        one = type(settings)(layers=pattern)
+        if not any(one.selects(site.path, site.layer) for site in everywhere):
+            raise SettingsError(
+                "`layers` must name layers with weights. "
+                f"Received: layers={settings.layers}, of which {pattern!r} fits none. "
+                f"The model has {[site.path for site in everywhere]}."
+            )
+
+
+def _report_missed(missed, strict):
+    reasons = "; ".join(f"{site.path}: {site.reason}" for site in missed)
+    if strict:
+        raise UnsupportedLayerError(
+            "With `strict=True` every trainable layer must be captured. "
+            f"Received a model with {len(missed)} that cannot be: {reasons}. "
+            "Try `strict=False`, or choose others with `Spectra(layers=…)`."
+        )
+    warnings.warn(
+        f"The spectra of {len(missed)} layers are not recorded ({reasons}). "
+        "`keras_spectral.coverage(model)` lists every weight.",
+        stacklevel=2,
+    )

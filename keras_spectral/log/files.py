@@ -1,0 +1,178 @@
+"""Files of a log: CSV, Parquet, the relabelings and the provenance beside them."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_spectral.errors import LogError
+from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS, TEXT, WHOLE_NUMBERS
+
+NAN = "nan"
+"""How a NaN singular value is written; an empty field means that there is no such value."""
+
+
+def relabelings_path(path):
+    """Return where the relabelings of the log at `path` are kept."""
+    return _stem(path).with_name(_stem(path).name + ".relabelings.csv.gz")
+
+
+def json_path(path):
+    """Return where the provenance of the log at `path` is kept."""
+    return _stem(path).with_name(_stem(path).name + ".json")
+
+
+def write_csv(table, path):
+    """Write a table to CSV, replacing the file at once.
+
+    Args:
+        table: DataFrame of log rows or relabelings.
+        path: File to write; `.gz` compresses.
+    """
+    compression = "gzip" if Path(path).suffix == ".gz" else None
+    _replace(path, lambda part: csv_ready(table).to_csv(part, index=False, compression=compression))
+
+
+def write_parquet(table, path):
+    """Write a table to Parquet, replacing the file at once.
+
+    Args:
+        table: DataFrame of log rows.
+        path: File to write.
+    """
+    _replace(path, lambda part: table.to_parquet(part, index=False))
+
+
+def write_text(text, path):
+    """Write a text file, replacing it at once.
+
+    Args:
+        text: What to write.
+        path: File to write.
+    """
+    _replace(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
+
+
+def csv_ready(table):
+    """Return log rows with NaN singular values spelled out, so that reading tells them from none.
+
+    Args:
+        table: DataFrame of log rows, or of anything else, which is returned as it is.
+
+    Returns:
+        A DataFrame to be written with an empty field for what is absent.
+    """
+    if "frobenius_norm" not in table or "sigma_1" not in table:
+        return table
+    unknown = np.isnan(table["frobenius_norm"].to_numpy(dtype=float))
+    if not unknown.any():
+        return table
+    ready = table.astype({"frobenius_norm": object, "sigma_1": object})
+    ready.loc[unknown, ["frobenius_norm", "sigma_1"]] = NAN
+    return ready
+
+
+def read_table(path):
+    """Read the rows of a log, checked against the schema.
+
+    Args:
+        path: `.csv`, `.csv.gz` or `.parquet` file.
+
+    Returns:
+        DataFrame with key, fact and sigma columns.
+
+    Raises:
+        LogError: If the file is missing, not a log, or cut off.
+    """
+    table = _read(path, (*KEYS, *FACTS))
+    kept = table.filter(like="sigma_").notna().sum(axis=1).to_numpy()
+    expected = table["rank_bound"].to_numpy()
+    known = table["frobenius_norm"].notna().to_numpy() & ~table["truncated"].to_numpy(dtype=bool)
+    bad = np.flatnonzero(known & (kept != expected))
+    if len(bad):
+        raise LogError(
+            "A log must hold `rank_bound` singular values in every row that is not truncated. "
+            f"Received: {path}, whose row {bad[0] + 1} holds {kept[bad[0]]} of "
+            f"{expected[bad[0]]}. The file was edited or cut off; try a copy without that row."
+        )
+    return table
+
+
+def read_relabelings(path):
+    """Read the relabelings beside the log at `path`, or `None` if there are none."""
+    beside = relabelings_path(path)
+    return _read(beside, RELABELING_KEYS) if beside.exists() else None
+
+
+def read_provenance(path):
+    """Read the provenance beside the log at `path`, or an empty dictionary."""
+    beside = json_path(path)
+    return json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+
+
+def _read(path, required):
+    path = Path(path)
+    if not path.is_file():
+        raise LogError(f"`path` must be a log file. Received: {path}, which is not a file.")
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except (ValueError, OSError, EOFError, pd.errors.ParserError) as error:
+        raise LogError(
+            f"`path` must be a complete log file. Received: {path}, which cannot be read: {error}"
+        ) from error
+    missing = [column for column in required if column not in table]
+    if missing:
+        raise LogError(
+            f"`path` must be a log with the columns {list(required)}. "
+            f"Received: {path}, without {missing}. Try the file that SpectralCSVLogger wrote."
+        )
+    return table
+
+
+def _read_csv(path):
+    if path.suffix != ".gz":
+        _require_whole_lines(path)
+    header = pd.read_csv(path, nrows=0).columns
+    types = {column: str for column in TEXT if column in header}
+    types |= {column: np.int64 for column in WHOLE_NUMBERS if column in header}
+    types |= {column: bool for column in ("truncated",) if column in header}
+    numbers = [column for column in header if column not in types]
+    return pd.read_csv(
+        path,
+        dtype=types,  # type: ignore[arg-type]
+        float_precision="round_trip",
+        keep_default_na=False,
+        na_values={column: ["", NAN] for column in numbers},
+    )
+
+
+def _require_whole_lines(path):
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        fields = file.readline().count(b",")
+        file.seek(max(0, size - 1_000_000))
+        tail = file.read()
+    last = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    if not tail.endswith(b"\n") or (fields and last.count(b",") < fields):
+        raise ValueError(
+            "its last line is cut off (did a run crash, or the disk fill up?). Everything before "
+            f"that line is whole: delete the last line, which begins with {last[:60]!r}"
+        )
+
+
+def _replace(path, write):
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _stem(path):
+    path = Path(path)
+    name = path.name.removesuffix(".gz")
+    return path.with_name(name.rpartition(".")[0] or name)

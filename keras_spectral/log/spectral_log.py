@@ -1,0 +1,405 @@
+"""The log: one row per recorded spectrum, its summaries, and its files. Needs no TensorFlow.
+
+A row is keyed by `(run, epoch, step, layer, weight, quantity, group)`. It stores singular values
+and what is needed to read them, never opinions: every summary is derived when asked.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from keras_spectral.errors import LogError
+from keras_spectral.log import files
+from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS, sigma_columns
+from keras_spectral.log.spool import Spool
+from keras_spectral.spectra.groups import ALL
+from keras_spectral.spectra.summaries import NORMS, SUMMARIES, SpectrumTable, size_correction
+
+
+class SpectralLog:
+    """Recorded spectra of one or more training runs.
+
+    Logs come from `model.spectral_log`, `introspect`, `SpectralProbe` and `read_log`; users do not
+    build them by hand.
+
+    Args:
+        rows: DataFrame with the key and fact columns of the schema, one row per spectrum. Columns
+            before `epoch` other than `run` label the run (`fold`, `seed`, …).
+        sigma: Array `[r, k]`, singular values of each row, largest first, NaN beyond its length.
+        relabelings: DataFrame with summaries of relabelled pseudo-groups, or `None`.
+        provenance: What made the log: versions, fingerprints, settings, seeds.
+
+    Attributes:
+        relabelings: DataFrame, one row per pseudo-group spectrum: the keys, `relabeling` (from 1),
+            sizes, and every summary of `keras_spectral.spectra.summaries`.
+        provenance: Dictionary that goes beside the log as JSON.
+    """
+
+    def __init__(self, rows=None, sigma=None, relabelings=None, provenance=None):
+        self._blocks = Spool([] if rows is None else [(rows, np.asarray(sigma, dtype=float))])
+        self._whole: tuple[pd.DataFrame, np.ndarray] | None = None
+        self._relabelings = [] if relabelings is None else [relabelings]
+        self.provenance: dict[str, Any] = dict(provenance or {})
+
+    def append(self, other):
+        """Add all rows of another log to the end of this one, in place.
+
+        Args:
+            other: A `SpectralLog`. Its rows are shared, not copied.
+        """
+        for block in other._blocks:
+            self._blocks.append(*block)
+        self._relabelings.extend(other._relabelings)
+        self.provenance = {**other.provenance, **self.provenance}
+
+    @classmethod
+    def concat(cls, logs):
+        """Return one log with the rows of several runs.
+
+        Args:
+            logs: Sequence of logs with distinct runs, or a mapping from run name to log.
+
+        Returns:
+            A new `SpectralLog`; its provenance maps each run to that run's provenance.
+
+        Raises:
+            LogError: If the same key occurs in two of the logs.
+        """
+        if isinstance(logs, Mapping):
+            logs = [log.with_run(run) for run, log in logs.items()]
+        result = cls()
+        for log in logs:
+            result.append(log)
+        result.provenance = {"runs": {run: log.provenance for log in logs for run in log.runs}}
+        result._require_unique_keys()
+        return result
+
+    def with_run(self, run):
+        """Return this log with another run label.
+
+        Args:
+            run: Text, or a mapping such as `{"fold": 0, "seed": 1}`, whose entries become columns
+                of their own and whose run text is `"fold=0 seed=1"`.
+
+        Returns:
+            A new `SpectralLog`.
+        """
+        labels = dict(run) if isinstance(run, Mapping) else {}
+        text = " ".join(f"{key}={value}" for key, value in labels.items()) or str(run)
+
+        def relabelled(rows):
+            kept = rows.drop(columns=[c for c in ("run", *labels) if c in rows])
+            for position, (name, value) in enumerate({"run": text, **labels}.items()):
+                kept.insert(position, name, value)
+            return kept
+
+        new = SpectralLog(provenance=self.provenance)
+        new._blocks = Spool((relabelled(rows), sigma) for rows, sigma in self._blocks)
+        new._relabelings = [relabelled(table) for table in self._relabelings]
+        return new
+
+    def __len__(self):
+        return len(self._blocks)
+
+    def __repr__(self):
+        return (
+            f"<SpectralLog: {len(self)} spectra, {len(self.steps)} steps, "
+            f"layers={self.layers}, groups={self.groups}>"
+        )
+
+    @property
+    def rows(self):
+        """DataFrame of keys and facts, one row per spectrum, without singular values."""
+        return self._merged()[0]
+
+    @property
+    def sigma(self):
+        """Array `[r, k]` of singular values, rows as in `rows`, NaN beyond a row's length."""
+        return self._merged()[1]
+
+    @property
+    def relabelings(self):
+        """DataFrame of the summaries of relabelled pseudo-groups, empty if there are none."""
+        if len(self._relabelings) > 1:
+            self._relabelings = [pd.concat(self._relabelings, ignore_index=True)]
+        empty = pd.DataFrame(columns=[*RELABELING_KEYS, *SUMMARIES])
+        return self._relabelings[0] if self._relabelings else empty
+
+    @property
+    def runs(self):
+        """Run labels, in order of appearance."""
+        return self._distinct("run")
+
+    @property
+    def layers(self):
+        """Layer paths, in order of appearance, which is the order in the model."""
+        return self._distinct("layer")
+
+    @property
+    def groups(self):
+        """Group labels, `all` first."""
+        return self._distinct("group")
+
+    @property
+    def quantities(self):
+        """Recorded quantities."""
+        return self._distinct("quantity")
+
+    @property
+    def steps(self):
+        """Recorded steps, ascending."""
+        return sorted(int(step) for step in self._distinct("step"))
+
+    def select(self, **keys):
+        """Return the part of the log whose keys have the given values.
+
+        Args:
+            **keys: Key columns (`run`, `epoch`, `step`, `layer`, `weight`, `quantity`, `group`, or
+                a run label) with a value or a list of values.
+
+        Returns:
+            A new `SpectralLog`, relabelings selected alike.
+
+        Raises:
+            LogError: If a key is not a column, or a value does not occur.
+        """
+        rows, sigma = self._merged()
+        keep = np.ones(len(rows), dtype=bool)
+        for key, wanted in keys.items():
+            keep &= self._matches(rows, key, wanted)
+        table = self.relabelings
+        kept = np.ones(len(table), dtype=bool)
+        for key, wanted in keys.items():
+            kept &= table[key].isin(_as_list(wanted)).to_numpy()
+        return SpectralLog(rows[keep], _trimmed(sigma[keep]), table[kept], self.provenance)
+
+    def singular_values(self, layer, quantity="gradient", group=ALL, step=None, **keys):
+        """Return the singular values of one record.
+
+        Args:
+            layer: Layer path.
+            quantity: `"activation"`, `"adjoint"` or `"gradient"`.
+            group: Group label; `"all"` is the whole batch.
+            step: Training step. May be left out if the log holds only one.
+            **keys: Further keys (`weight`, `run`, `epoch`, `fold`, …) where those do not suffice.
+
+        Returns:
+            Array `[k]`, largest first. Singular values of the full matrix beyond `k` are exactly
+            zero, unless the row is marked `truncated`.
+
+        Raises:
+            LogError: If no record, or more than one, has these keys.
+        """
+        given = {"layer": layer, "quantity": quantity, "group": group, **keys}
+        if step is not None:
+            given["step"] = step
+        found = self.select(**given)
+        if len(found) != 1:
+            open_keys = [key for key in KEYS if key not in given and found.rows[key].nunique() > 1]
+            raise LogError(
+                "`singular_values` must be asked for exactly one record. "
+                f"Received: {given}, which fits {len(found)} records. "
+                + (f"Try giving {open_keys} as well." if len(found) else "Try `log.rows`.")
+            )
+        values = found.sigma[0]
+        return values[: _length(found.rows.iloc[0], values)]
+
+    def summary(self, *names, size_corrected=False):
+        """Return summaries of every spectrum beside its keys.
+
+        Args:
+            *names: Names out of `keras_spectral.spectra.summaries.SUMMARIES`; none means all.
+            size_corrected: Multiply norms by `size_correction`, so that groups of different sizes
+                can be compared. Ranks cannot be corrected and stay as they are.
+
+        Returns:
+            DataFrame with the key and fact columns and one column per summary.
+
+        Raises:
+            LogError: If a name is unknown.
+        """
+        unknown = [name for name in names if name not in SUMMARIES]
+        if unknown:
+            raise LogError(f"Summaries must be among {list(SUMMARIES)}. Received: {unknown}.")
+        rows, sigma = self._merged()
+        table = spectrum_table(rows, sigma)
+        result = rows.copy()
+        for name in names or SUMMARIES:
+            result[name] = SUMMARIES[name](table)
+        return size_corrected_norms(result) if size_corrected else result
+
+    def to_dataframe(self):
+        """Return the log as a tidy table: keys, facts, and `sigma_1 … sigma_k`.
+
+        Returns:
+            DataFrame, one row per recorded spectrum; `sigma` columns are NaN beyond a row's length.
+        """
+        rows, sigma = self._merged()
+        values = pd.DataFrame(sigma, columns=sigma_columns(sigma.shape[1]), index=rows.index)
+        return pd.concat([rows, values], axis=1)
+
+    def to_csv(self, path):
+        """Write the log to CSV, with relabelings and provenance in files beside it.
+
+        Args:
+            path: File to write; `spectra.csv` gets `spectra.relabelings.csv.gz` (if there are
+                any) and `spectra.json` beside it. Replaced at once: a crash leaves the old file.
+        """
+        self._write(path, files.write_csv)
+
+    def to_parquet(self, path):
+        """Write the log to Parquet; needs the `parquet` extra. Files beside it as in `to_csv`.
+
+        Args:
+            path: File to write, ending in `.parquet`.
+        """
+        self._write(path, files.write_parquet)
+
+    def _write(self, path, write_table):
+        path = Path(path)
+        write_table(self.to_dataframe(), path)
+        if len(self.relabelings):
+            files.write_csv(self.relabelings, files.relabelings_path(path))
+        files.write_text(json.dumps(self.provenance, indent=1), files.json_path(path))
+
+    def after(self, n_rows):
+        """Return the rows that follow the first `n_rows`: what came since one last looked.
+
+        Args:
+            n_rows: A former `len(log)`.
+
+        Returns:
+            A new `SpectralLog` without relabelings.
+        """
+        new = SpectralLog(provenance=self.provenance)
+        new._blocks = Spool(self._blocks.after(n_rows))
+        return new
+
+    def _merged(self):
+        if not len(self._blocks):
+            return pd.DataFrame(columns=[*KEYS, *FACTS]), np.zeros((0, 0))
+        if self._whole is None or len(self._whole[0]) != len(self):
+            blocks = list(self._blocks)
+            width = max(sigma.shape[1] for _, sigma in blocks)
+            rows = pd.concat([rows for rows, _ in blocks], ignore_index=True)
+            self._whole = rows, np.concatenate([_widened(sigma, width) for _, sigma in blocks])
+        return self._whole
+
+    def _distinct(self, key):
+        return list(self.rows[key].unique())
+
+    def _matches(self, rows, key, wanted):
+        if key not in rows or key in FACTS:
+            columns = [column for column in rows if column not in FACTS]
+            raise LogError(f"A log can be selected by {columns}. Received: {key}={wanted!r}.")
+        values = _as_list(wanted)
+        missing = [value for value in values if not (rows[key] == value).any()]
+        if missing:
+            raise LogError(
+                f"`{key}` must occur in the log. Received: {key}={wanted!r}. "
+                f"The log holds {_shortened(self._distinct(key))}."
+            )
+        return rows[key].isin(values).to_numpy()
+
+    def _require_unique_keys(self):
+        keys = [column for column in self.rows if column not in FACTS]
+        duplicate = self.rows.duplicated(keys)
+        if duplicate.any():
+            first = self.rows.loc[duplicate.idxmax(), keys].to_dict()
+            raise LogError(
+                "A log must hold each (run, epoch, step, layer, weight, quantity, group) once. "
+                f"Received: {int(duplicate.sum())} repeated rows, the first being {first}. Were "
+                "several runs mixed? Try `SpectralLog.concat({'run name': log, …})`, or "
+                "`SpectralCSVLogger(path, run=…)` when recording."
+            )
+
+
+def read_log(path):
+    """Read a log that was written by `to_csv`, `to_parquet` or `SpectralCSVLogger`.
+
+    Args:
+        path: The `.csv`, `.csv.gz` or `.parquet` file. Relabelings and provenance are read from the
+            files beside it, if they are there.
+
+    Returns:
+        A `SpectralLog` equal to the written one, value for value.
+
+    Raises:
+        LogError: If the file is missing, has another schema, is cut off, or mixes runs.
+
+    Example:
+        >>> read_log("nowhere.csv")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        keras_spectral.errors.LogError: `path` must be a log file. Received: nowhere.csv, ...
+    """
+    path = Path(path)
+    table = files.read_table(path)
+    columns = [column for column in table if column.startswith("sigma_")]
+    rows, sigma = table.drop(columns=columns), table[columns].to_numpy(dtype=float)
+    log = SpectralLog(
+        rows, sigma, files.read_relabelings(path), files.read_provenance(path)
+    )
+    log._require_unique_keys()
+    return log
+
+
+def spectrum_table(rows, sigma):
+    """Return the singular values of log rows in the form that the summaries take.
+
+    Args:
+        rows: DataFrame with `frobenius_norm` and `truncated`.
+        sigma: Array `[r, k]`.
+
+    Returns:
+        A `SpectrumTable`.
+    """
+    return SpectrumTable(
+        sigma, rows["frobenius_norm"].to_numpy(dtype=float), rows["truncated"].to_numpy(dtype=bool)
+    )
+
+
+def size_corrected_norms(table):
+    """Return a table of summaries with its norms multiplied by `size_correction`.
+
+    Args:
+        table: DataFrame with `quantity`, `n_examples`, `batch_size`, `n_rows` and summaries.
+
+    Returns:
+        A new DataFrame.
+    """
+    columns = ("quantity", "n_examples", "batch_size", "n_rows")
+    factor = size_correction(*(table[column].to_numpy() for column in columns))
+    norms = [name for name in NORMS if name in table]
+    return table.assign(**{name: table[name] * factor for name in norms})
+
+
+def _length(row, values):
+    if np.isnan(row["frobenius_norm"]):
+        return len(values) if row["truncated"] else int(row["rank_bound"])
+    return int((~np.isnan(values)).sum())
+
+
+def _trimmed(sigma):
+    used = np.flatnonzero((~np.isnan(sigma)).any(axis=0))
+    return sigma[:, : used[-1] + 1] if len(used) else sigma
+
+
+def _widened(sigma, width):
+    return np.pad(sigma, ((0, 0), (0, width - sigma.shape[1])), constant_values=np.nan)
+
+
+def _as_list(value):
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
+def _shortened(values):
+    shown = ", ".join(repr(_plain(value)) for value in values[:8])
+    return f"[{shown}{', …' if len(values) > 8 else ''}]"
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,87 @@
+"""A growing list of blocks that keeps only its newest part in memory."""
+
+import pickle
+import tempfile
+from contextlib import suppress
+
+MEMORY_LIMIT = 4_000_000
+"""Bytes of blocks kept in memory before they are moved to an unnamed temporary file."""
+
+
+class Spool:
+    """An append-only list of `(rows, sigma)` blocks, so that a long training needs little memory.
+
+    Blocks beyond `MEMORY_LIMIT` go to a temporary file that vanishes with the object. If that file
+    cannot be written (a full disk), blocks simply stay in memory: nothing is lost.
+    """
+
+    def __init__(self, blocks=()):
+        self._file = None
+        self._spilled: list[tuple[int, int]] = []
+        self._recent: list[tuple] = []
+        self._recent_bytes = 0
+        for rows, sigma in blocks:
+            self.append(rows, sigma)
+
+    def append(self, rows, sigma):
+        """Add a block.
+
+        Args:
+            rows: DataFrame.
+            sigma: Array with as many rows.
+        """
+        if not len(rows):
+            return
+        self._recent.append((rows, sigma))
+        self._recent_bytes += sigma.nbytes + int(rows.memory_usage().sum())
+        if self._recent_bytes > MEMORY_LIMIT and len(self._recent) > 1:
+            with suppress(OSError):
+                self._spill()
+
+    def __len__(self):
+        return sum(n for _, n in self._spilled) + sum(len(rows) for rows, _ in self._recent)
+
+    def __iter__(self):
+        """Yield all blocks, oldest first."""
+        yield from (self._read(offset) for offset, _ in self._spilled)
+        yield from self._recent
+
+    def after(self, n_rows):
+        """Yield the rows that follow the first `n_rows`, as blocks.
+
+        Args:
+            n_rows: Number of rows to pass over.
+        """
+        begin = 0
+        handles = [(n, lambda o=offset: self._read(o)) for offset, n in self._spilled]
+        handles += [(len(block[0]), lambda b=block: b) for block in self._recent]
+        for n, read in handles:
+            if begin + n > n_rows:
+                skip = max(0, n_rows - begin)
+                rows, sigma = read()
+                yield rows.iloc[skip:], sigma[skip:]
+            begin += n
+
+    def __getstate__(self):
+        return list(self)
+
+    def __setstate__(self, blocks):
+        self.__init__(blocks)
+
+    def _spill(self):
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="keras_spectral_")  # noqa: SIM115
+        offset = self._file.seek(0, 2)
+        places = []
+        for rows, sigma in self._recent:
+            places.append((self._file.tell(), len(rows)))
+            pickle.dump((rows, sigma), self._file, protocol=5)
+        self._file.flush()
+        assert places[0][0] == offset
+        self._spilled += places
+        self._recent, self._recent_bytes = [], 0
+
+    def _read(self, offset):
+        assert self._file is not None
+        self._file.seek(offset)
+        return pickle.load(self._file)  # written by this object a moment ago

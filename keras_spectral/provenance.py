@@ -1,0 +1,108 @@
+"""What made a log: versions, fingerprints, settings."""
+
+import hashlib
+import json
+import platform
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+import keras_spectral
+from keras_spectral.capture.coverage import coverage
+from keras_spectral.errors import SettingsError
+
+PACKAGES = (keras_spectral, tf, keras, np, pd)
+FINGERPRINT_BYTES = 1 << 24
+"""Bytes of each array that enter its fingerprint, evenly spaced rows, so big data stays quick."""
+
+
+def provenance(model, settings, x, y, membership):
+    """Return what is needed to tell where a log came from.
+
+    Args:
+        model: The model, before training.
+        settings: `Spectra`.
+        x: Inputs, as passed to `fit`.
+        y: Targets, as passed to `fit`.
+        membership: `Membership` of the examples.
+
+    Returns:
+        Dictionary of plain data for JSON: `versions`, `python`, `platform`, `model`, `data`,
+        `settings`, `groups`, `groups_are_target`, `coverage`.
+    """
+    return {
+        "versions": {package.__name__: package.__version__ for package in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "model": {"name": model.name, "parameters": _parameters(model)},
+        "data": {"x": _fingerprints(x), "y": _fingerprints(y)},
+        "settings": _settings(settings),
+        "groups": {name: int(n) for name, n in _sizes(membership).items()},
+        "relabelings": membership.n_relabelings,
+        "groups_are_target": groups_are_target(membership, y),
+        "coverage": _coverage(model),
+    }
+
+
+def groups_are_target(membership, y):
+    """Return the real groups that are exactly the classes that training is told about.
+
+    Args:
+        membership: `Membership` of the training examples.
+        y: Targets: class numbers `[n]` or `[n, 1]`, or one-hot rows `[n, c]`.
+
+    Returns:
+        List of group names; empty if none is a class, or `y` is not a single array.
+    """
+    if not len(membership) or not hasattr(y, "shape") or len(y) != len(membership):
+        return []
+    target = np.asarray(y).reshape(len(y), -1)
+    classes = target[:, 0] if target.shape[1] == 1 else target.argmax(axis=1)
+    values = np.unique(classes)
+    if len(values) > 20:
+        return []
+    return [
+        name
+        for name, column, relabeling in zip(
+            membership.names, membership.mask.T, membership.relabeling, strict=True
+        )
+        if relabeling == 0 and any(np.array_equal(column, classes == v) for v in values)
+    ]
+
+
+def _sizes(membership):
+    sizes = membership.mask.sum(axis=0)[membership.relabeling == 0]
+    return dict(zip(membership.real_names, sizes, strict=True))
+
+
+def _parameters(model):
+    return int(model.count_params()) if model.built else None
+
+
+def _coverage(model):
+    return coverage(model).astype(str).to_dict("records") if model.built else []
+
+
+def _settings(settings):
+    try:
+        return settings.get_config()
+    except SettingsError:
+        return repr(settings)
+
+
+def _fingerprints(data):
+    leaves = [leaf for leaf in keras.tree.flatten(data) if hasattr(leaf, "shape")]
+    return [_fingerprint(np.asarray(leaf)) for leaf in leaves]
+
+
+def _fingerprint(array):
+    stride = max(1, array.nbytes // FINGERPRINT_BYTES)
+    digest = hashlib.sha256(np.ascontiguousarray(array[::stride]).tobytes())
+    facts = json.dumps([list(array.shape), str(array.dtype), stride])
+    return {
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "sha256": hashlib.sha256(facts.encode() + digest.digest()).hexdigest(),
+    }

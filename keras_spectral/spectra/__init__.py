@@ -1,0 +1,1 @@
+"""The mathematics of spectra: groups, factors, singular values, summaries. Knows no Keras."""

@@ -1,0 +1,48 @@
+"""Which side of a matrix is cheaper. Decides speed only: every choice gives the same spectra.
+
+Letters: `n` examples of each block (the whole batch first, then the groups), `s` positions.
+"""
+
+EIGEN = 20.0
+"""Cost of an eigenvalue problem of size d, in units of d³ multiplications of a matrix product."""
+
+
+def prefers_rows(sizes, s, width):
+    """Tell whether the row-by-row Gram matrix of `[n s, width]` is cheaper than the other one.
+
+    On the side of the rows one product serves every group; on the side of the features each group
+    needs its own.
+
+    Args:
+        sizes: Expected examples of the whole batch and of each group.
+        s: Static number of positions, or `None` if unknown, which speaks for the features.
+        width: Number of features.
+
+    Returns:
+        `True` if the side of the rows is expected to cost less.
+    """
+    if s is None:
+        return False
+    rows = [n * s for n in sizes]
+    on_rows = rows[0] ** 2 * width + sum(EIGEN * r**3 for r in rows)
+    on_features = sum(rows) * width**2 + len(rows) * EIGEN * width**3
+    return on_rows <= on_features
+
+
+def prefers_rows_for_gradient(sizes, s, i, o):
+    """Tell whether `Lᵀ K_Δ L` is cheaper than forming `AᵀΔ [i, o]` and its smaller Gram matrix.
+
+    Args:
+        sizes: Expected examples of the whole batch and of each group.
+        s: Static number of positions.
+        i: Input features.
+        o: Output features.
+
+    Returns:
+        `True` if the side of the rows is expected to cost less.
+    """
+    small, large = min(i, o), max(i, o)
+    rows = [n * s for n in sizes]
+    on_rows = sum((EIGEN + 2) * r**3 for r in rows)
+    direct = sum(rows) * i * o + len(rows) * (small**2 * large + EIGEN * small**3)
+    return on_rows <= direct

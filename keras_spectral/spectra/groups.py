@@ -1,0 +1,219 @@
+"""Who belongs to which group: labels, columns or masks in, one boolean membership out.
+
+Letters: `n` example, `g` group. `ALL` is always recorded beside the groups and is not a column.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from keras_spectral.errors import GroupsError
+
+ALL = "all"
+MAX_GROUPS = 512
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Which example belongs to which group.
+
+    Attributes:
+        names: Group labels as text, one per column of `mask`.
+        mask: Boolean array `[n, g]`. Groups may overlap, and an example may be in none.
+        relabeling: Integer array `[g]`: 0 for a real group, `r >= 1` for the pseudo-group that
+            stands in for it in the `r`-th relabelling.
+    """
+
+    names: tuple[str, ...]
+    mask: np.ndarray
+    relabeling: np.ndarray = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self):
+        if self.relabeling is None:
+            object.__setattr__(self, "relabeling", np.zeros(len(self.names), dtype=np.int32))
+        if len(self.names) > MAX_GROUPS:
+            raise GroupsError(
+                f"`groups` must make at most {MAX_GROUPS} groups. Received: {len(self.names)}, "
+                f"the first being {list(self.names[:5])}. Try fewer relabelings, or bins for a "
+                "numeric column: `pd.cut(age, 3)`."
+            )
+        if ALL in self.names:
+            raise GroupsError(
+                f"`groups` must not use the label {ALL!r}: it names the whole batch, which is "
+                "always recorded. Try another label."
+            )
+
+    def __len__(self):
+        return len(self.mask)
+
+    def __getitem__(self, rows):
+        """Return the membership of some of the examples, with the same groups."""
+        return Membership(self.names, self.mask[rows], self.relabeling)
+
+    @property
+    def real_names(self):
+        """Labels of the real groups, in column order."""
+        return tuple(np.asarray(self.names, dtype=object)[self.relabeling == 0])
+
+    @property
+    def n_relabelings(self):
+        """Number of relabelings among the columns."""
+        return int(self.relabeling.max(initial=0))
+
+    @classmethod
+    def of(cls, groups, n=None):
+        """Return the membership that `fit(groups=…)` describes.
+
+        Args:
+            groups: One of: `None` (no groups); a vector of `n` labels; a mapping or DataFrame of
+                label columns (several factors, groups named `column=label`); a boolean array
+                `[n, g]` or a DataFrame of booleans (overlapping masks, groups named by column); a
+                `Membership`. Missing labels (NaN, None, "") belong to no group.
+            n: Number of examples, checked when given.
+
+        Returns:
+            A `Membership` of `n` rows, groups in sorted order within each factor.
+
+        Raises:
+            GroupsError: If there is not one label per example, or `groups` is none of the above.
+
+        Example:
+            >>> Membership.of(["SZ", "HC", None, "SZ"]).names
+            ('HC', 'SZ')
+        """
+        membership = cls._parse(groups, n)
+        if n is not None and len(membership) != n:
+            raise GroupsError(
+                "`groups` must have one label per example. "
+                f"Received: {len(membership)} labels for {n} examples. "
+                "Try the labels of just the rows you pass as `x`, in the same order."
+            )
+        return membership
+
+    @classmethod
+    def _parse(cls, groups, n):
+        if groups is None:
+            return cls((), np.zeros((n or 0, 0), dtype=bool))
+        if isinstance(groups, Membership):
+            return groups
+        if isinstance(groups, pd.DataFrame | Mapping):
+            return cls._from_columns(_columns(groups))
+        if hasattr(groups, "numpy"):
+            groups = groups.numpy()
+        values = np.asarray(groups)
+        if values.ndim == 2 and values.dtype == bool:
+            return cls(tuple(str(j) for j in range(values.shape[1])), values)
+        if values.ndim == 1:
+            return cls._from_labels(pd.Series(groups, copy=False).reset_index(drop=True))
+        raise GroupsError(
+            "`groups` must be a vector of labels, a table of label columns, or a boolean array of "
+            f"shape (examples, groups). Received: shape={values.shape}, dtype={values.dtype}. "
+            "Try a DataFrame with one column per factor."
+        )
+
+    @classmethod
+    def _from_columns(cls, columns):
+        if all(column.dtype == bool for column in columns.values()):
+            masks = np.stack([column.to_numpy() for column in columns.values()], axis=1)
+            return cls(tuple(columns), masks)
+        factors = [cls._from_labels(column, f"{name}=") for name, column in columns.items()]
+        names = tuple(name for factor in factors for name in factor.names)
+        return cls(names, np.concatenate([factor.mask for factor in factors], axis=1))
+
+    @classmethod
+    def _from_labels(cls, labels, prefix=""):
+        text = np.array([_as_text(label) for label in labels], dtype=object)
+        names = sorted({label for label in text if label})
+        mask = np.stack([text == name for name in names], axis=1) if names else None
+        if mask is None:
+            mask = np.zeros((len(text), 0), dtype=bool)
+        return cls(tuple(prefix + name for name in names), mask)
+
+
+def relabelings(groups, n=99, seed=0, subjects=None):
+    """Return the groups together with `n` random relabelings of them: the null distribution.
+
+    Each relabelling permutes whole label rows over subjects, so group sizes, overlaps and the
+    association between several factors stay as they are. The permutations are drawn once: slice
+    the result (`pseudo[train_rows]`) to use the same ones in every fold.
+
+    Args:
+        groups: What `fit(groups=…)` accepts, for all examples of the study.
+        n: Number of relabelings. `n + 1` is the resolution of a p-value.
+        seed: Integer seed of the permutations.
+        subjects: Vector with the subject of each example, if there are several examples (sessions,
+            windows) per subject. `None`: each example is a subject.
+
+    Returns:
+        A `Membership` with the real groups first, to pass as `groups`.
+
+    Raises:
+        GroupsError: If `n` is not positive, there are no groups, more than 512 groups would
+            result, or labels differ within a subject.
+
+    Example:
+        >>> pseudo = relabelings(["SZ", "HC", "HC"], n=2)
+        >>> pseudo.names
+        ('HC', 'SZ', 'HC', 'SZ', 'HC', 'SZ')
+        >>> pseudo.mask.sum(axis=0)
+        array([2, 1, 2, 1, 2, 1])
+    """
+    real = Membership.of(groups)
+    if not isinstance(n, int) or n < 1:
+        raise GroupsError(f"`n` must be a positive integer. Received: n={n!r}. Try n=99.")
+    if not real.names or real.n_relabelings:
+        raise GroupsError(
+            "`groups` must hold at least one group and no relabelings yet. "
+            f"Received: names={real.names[:5]}. Try the vector of labels itself."
+        )
+    subject_of, first_rows = _subjects(subjects, len(real))
+    per_subject = real.mask[first_rows]
+    if not np.array_equal(per_subject[subject_of], real.mask):
+        bad = np.flatnonzero((per_subject[subject_of] != real.mask).any(axis=1))[0]
+        raise GroupsError(
+            "`groups` must be constant within a subject to be permuted over subjects. "
+            f"Received: different labels within the subject of row {bad}. Try `subjects=None`."
+        )
+    labelled = np.flatnonzero(per_subject.any(axis=1))
+    generator = np.random.default_rng(seed)
+    masks = [real.mask]
+    for _ in range(n):
+        shuffled = per_subject.copy()
+        shuffled[labelled] = per_subject[generator.permutation(labelled)]
+        masks.append(shuffled[subject_of])
+    relabeling = np.repeat(np.arange(n + 1, dtype=np.int32), len(real.names))
+    return Membership(real.names * (n + 1), np.concatenate(masks, axis=1), relabeling)
+
+
+def _subjects(subjects, n):
+    if subjects is None:
+        return np.arange(n), np.arange(n)
+    codes, _ = pd.factorize(np.asarray(subjects), use_na_sentinel=False)
+    if len(codes) != n:
+        raise GroupsError(
+            f"`subjects` must have one entry per example. Received: {len(codes)} for {n} examples."
+        )
+    return codes, np.unique(codes, return_index=True)[1]
+
+
+def _columns(table):
+    items = table.items()
+    columns = {str(name): pd.Series(values).reset_index(drop=True) for name, values in items}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if not columns or len(set(lengths.values())) != 1:
+        raise GroupsError(
+            f"`groups` must have columns of equal length. Received: lengths={lengths}."
+        )
+    return columns
+
+
+def _as_text(label):
+    if label is None or (np.ndim(label) == 0 and pd.isna(label)):
+        return ""
+    if isinstance(label, bytes):
+        label = label.decode()
+    if isinstance(label, float | np.floating) and float(label).is_integer():
+        label = int(label)
+    return str(label).strip()

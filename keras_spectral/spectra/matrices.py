@@ -1,0 +1,67 @@
+"""The matrices whose spectra are taken, for the whole batch and for each group.
+
+Letters: `n` example, `s` position, `i` input feature, `o` output feature, `g` group, `m` examples
+of the largest group, `k` rank of a singular value.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class Spectrum(NamedTuple):
+    """Spectra of one matrix for several groups.
+
+    Attributes:
+        sigma: float64 tensor `[g, k]`, singular values, largest first; rounding noise around zero
+            beyond a group's own rank bound, NaN where the group's matrix holds a NaN or Inf.
+        norm: float64 tensor `[g]`, the Frobenius norm, likewise NaN.
+    """
+
+    sigma: Any
+    norm: Any
+
+
+def group_matrix(factor, quantity, rows):
+    """Return the matrices whose spectra are taken, in float64.
+
+    Args:
+        factor: `Factors` of one weight.
+        quantity: `"activation"`, `"adjoint"` or `"gradient"`.
+        rows: `GroupRows`, or `None` for the whole batch (`g = 1`).
+
+    Returns:
+        Tensor `[g, m * s, i]`, `[g, m * s, o]` or `[g, i, o]`, rows padded with zeros.
+    """
+    if quantity == "activation":
+        return _rows_of(factor.activation, rows)
+    if quantity == "adjoint":
+        return _rows_of(factor.adjoint, rows)
+    if factor.example_gradients is None:
+        a, d = _rows_of(factor.activation, rows), _rows_of(factor.adjoint, rows)
+        return tf.matmul(a, d, transpose_a=True)
+    i, o = factor.widths
+    flat = tf.reshape(factor.example_gradients, [-1, 1, i * o])
+    return tf.reshape(tf.reduce_sum(_rows_of(flat, rows), axis=1), [-1, i, o])
+
+
+def rank_bound(factor, quantity, rows):
+    """Return the largest rank that the matrix of any group of a block can have, `k`.
+
+    Args:
+        factor: `Factors` of one weight.
+        quantity: `"activation"`, `"adjoint"` or `"gradient"`.
+        rows: `GroupRows`, or `None` for the whole batch.
+
+    Returns:
+        Scalar integer tensor.
+    """
+    i, o = factor.widths
+    n = tf.shape(factor.activation)[0] if rows is None else tf.shape(rows.index)[1]
+    height = n * tf.shape(factor.activation)[1]
+    return tf.minimum(height, {"activation": i, "adjoint": o, "gradient": min(i, o)}[quantity])
+
+
+def _rows_of(x, rows):
+    x = tf.cast(x, tf.float64)
+    return tf.reshape(x, [1, -1, x.shape[-1]]) if rows is None else rows.take(x)

@@ -1,0 +1,72 @@
+"""Rows of each group within a batch.
+
+Letters: `n` example, `s` position, `w` feature, `g` group, `m` examples of the largest group.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class GroupRows(NamedTuple):
+    """Which examples of a batch each group has.
+
+    Attributes:
+        index: Integer tensor `[g, m]`: the examples of each group, in order, then the number `n`
+            (one past the last example) as padding.
+        count: Integer tensor `[g]`: examples of each group in this batch.
+    """
+
+    index: Any
+    count: Any
+
+    def take(self, x):
+        """Return the rows of each group, padded with zero rows.
+
+        Args:
+            x: Tensor `[n, s, w]`.
+
+        Returns:
+            Tensor `[g, m * s, w]`.
+        """
+        padded = tf.pad(x, [[0, 1], [0, 0], [0, 0]])
+        rows = tf.gather(padded, self.index)
+        shape = tf.shape(rows)
+        return tf.reshape(rows, tf.stack([shape[0], shape[1] * shape[2], x.shape[-1]]))
+
+    def principal_blocks(self, gram, positions):
+        """Return the principal sub-block of each group in row-by-row Gram matrices.
+
+        Args:
+            gram: Tensor `[p, n * s, n * s]`.
+            positions: The number of positions `s`.
+
+        Returns:
+            Tensor `[p, g, m * s, m * s]`, padded with zeros.
+        """
+        rows = self.index
+        if positions != 1:
+            inside = tf.range(positions)
+            rows = tf.reshape(rows[:, :, None] * positions + inside, [tf.shape(rows)[0], -1])
+        padded = tf.pad(gram, [[0, 0], [0, positions], [0, positions]])
+        tall = tf.gather(padded, rows, axis=1)  # [p, g, m s, n s + s]
+        columns = tf.broadcast_to(rows[None], tf.shape(tall)[:3])
+        return tf.gather(tall, columns, axis=3, batch_dims=2)
+
+
+def group_rows(mask):
+    """Return the rows of each group from a membership mask.
+
+    Args:
+        mask: Boolean (or 0/1) tensor `[n, g]`.
+
+    Returns:
+        A `GroupRows` with `m` of at least 1, so that no matrix is empty.
+    """
+    members = tf.cast(tf.transpose(mask), tf.int32)  # [g, n]
+    n = tf.shape(members)[1]
+    count = tf.reduce_sum(members, axis=1)
+    largest = tf.maximum(tf.reduce_max(count), 1)
+    order = tf.argsort(members, axis=1, direction="DESCENDING", stable=True)[:, :largest]
+    index = tf.where(tf.range(largest) < count[:, None], order, n)
+    return GroupRows(index, count)
