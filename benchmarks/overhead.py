@@ -102,7 +102,8 @@ def rows(workload, times):
     for case, values in times.items():
         ratios = [value / base for value, base in zip(values, plain, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        yield [str(workload), case, f"{statistics.median(values):.2f}", f"{middle:.2f}", f"{low:.2f}–{high:.2f}"]
+        milliseconds = f"{statistics.median(values):.2f}"
+        yield [str(workload), case, milliseconds, f"{middle:.2f}", f"{low:.2f}–{high:.2f}"]
 
 
 def table(all_rows):
@@ -134,7 +135,7 @@ def main():
         found += new
     if options.write:
         page = f"# What looking costs\n\nMade by `make bench`. {machine()}.\n\n"
-        about = "Two groups and `all`, three quantities. Medians; cases take turns in one process.\n\n"
+        about = "Two groups and `all`, three quantities. Medians; cases take turns.\n\n"
         options.write.write_text(page + about + table(found) + "\n", encoding="utf-8")
 
 

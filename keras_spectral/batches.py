@@ -62,13 +62,15 @@ def with_groups(dataset, groups, batched=None):
         ...     print(groups.names, groups.mask.numpy().tolist())
         ('HC', 'SZ') [[1, 0], [0, 1]]
     """
+    _require_tuples(dataset)
     membership = Membership.of(groups)
     mask = tf.constant(membership.mask.astype("uint8"))
     columns = (membership.names, tuple(int(r) for r in membership.relabeling))
     batched = _is_batched(dataset, len(membership)) if batched is None else batched
+    _require_fitting_length(dataset, len(membership), batched)
 
-    def attached(offset, *element):
-        x, y, sample_weight = _three(element)
+    def with_rows(offset, element):
+        x, y, sample_weight = element if len(element) == 3 else (*element, None)
         n = tf.shape(tf.nest.flatten(y)[0], tf.int64)[0] if batched else tf.constant(1, tf.int64)
         enough = tf.debugging.assert_less_equal(
             offset + n,
@@ -78,9 +80,13 @@ def with_groups(dataset, groups, batched=None):
         )
         with tf.control_dependencies([enough]):
             rows = mask[offset : offset + n] if batched else mask[offset]
-        return offset + n, (x, y, sample_weight, GroupMask(rows, *columns))
+        return offset + n, (x, y, sample_weight, rows)
 
-    return dataset.scan(tf.constant(0, tf.int64), attached)
+    def with_names(x, y, sample_weight, rows):
+        return x, y, sample_weight, GroupMask(rows, *columns)
+
+    # In two steps, as `scan` cannot make a `GroupMask`.
+    return dataset.scan(tf.constant(0, tf.int64), with_rows).map(with_names)
 
 
 def grouped_dataset(dataset):
@@ -118,34 +124,46 @@ def _without_examples(names, relabeling):
     return Membership(tuple(names), mask, np.asarray(relabeling, dtype=np.int32))
 
 
-def _three(element):
-    if len(element) == 2:
-        return (*element, None)
-    if len(element) == 3:
-        return element
-    raise GroupsError(
-        "`dataset` must have elements (x, y) or (x, y, sample_weight). "
-        f"Received: elements of {len(element)} members."
-    )
+def _require_tuples(dataset):
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        raise GroupsError(
+            "`dataset` must have elements (x, y) or (x, y, sample_weight). "
+            f"Received: elements {spec}. Try `dataset.map` to arrange them."
+        )
 
 
 def _is_batched(dataset, n):
     elements = int(dataset.cardinality())
-    leading = [
-        t.shape[0] if t.shape.rank else "scalar" for t in tf.nest.flatten(dataset.element_spec)
-    ]
+    leading = {_leading_size(spec) for spec in tf.nest.flatten(dataset.element_spec)}
     if "scalar" in leading:
         return False
-    if elements == n:
-        return all(size == 1 for size in leading)
-    if 0 <= elements < n or set(leading) == {None}:
+    if elements == n:  # batches of one
+        return leading <= {1, None}
+    if 0 <= elements < n or leading == {None}:
         return True
     if elements > n:
-        raise GroupsError(
-            "`groups` must have one label per example. "
-            f"Received: {n} labels for a dataset of {elements} elements."
-        )
+        return False
     raise GroupsError(
         "`batched` must be given for a dataset of unknown length. "
         "Received: batched=None. Try `with_groups(dataset, groups, batched=True)`."
     )
+
+
+def _leading_size(spec):
+    if spec.shape.rank is None:
+        return None
+    return spec.shape[0] if spec.shape.rank else "scalar"
+
+
+def _require_fitting_length(dataset, n, batched):
+    elements = int(dataset.cardinality())
+    sizes = {_leading_size(spec) for spec in tf.nest.flatten(dataset.element_spec)}
+    most = max((size for size in sizes if isinstance(size, int)), default=n) if batched else 1
+    fits = elements <= n < (elements + 1) * most if batched else elements == n
+    if elements >= 0 and not fits:
+        raise GroupsError(
+            "`groups` must have one label per example. "
+            f"Received: {n} labels for a dataset of {elements} elements. "
+            "Try the labels of just the examples in the dataset, in the same order."
+        )

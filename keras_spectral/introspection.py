@@ -95,7 +95,7 @@ def introspect(
     """
     own = getattr(model, "spectral_logger", None)
     settings = Spectra.of(spectra) or (own.settings if own else Spectra())
-    inspection = Introspection(model, replaced_schedule(settings))
+    inspection = Introspection(model, every_call(settings))
     batches, membership, size = data_batches(x, y, groups, sample_weight, batch_size)
     inspection.logger.begin(membership, size)
     for batch in batches.take(-1 if steps is None else steps):
@@ -137,7 +137,7 @@ def data_batches(x, y, groups, sample_weight, batch_size):
     return tf.data.Dataset.from_tensor_slices(parts).batch(size), membership, size
 
 
-def replaced_schedule(settings):
+def every_call(settings):
     """Return settings that record at every call."""
     return dataclasses.replace(settings, every=1)
 

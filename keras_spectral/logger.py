@@ -16,6 +16,9 @@ DEFAULT_BATCH = 32
 CAPACITY = 64
 """Records that fit into the buffer between two drains, unless more steps run at once."""
 
+CAPACITY_SPECTRA = 2048
+"""Fewer records fit if there are many groups: about this many spectra of each matrix."""
+
 
 class SpectralLogger:
     """Records spectra step by step, like a Keras metric: `update_state`, `result`, `reset_state`.
@@ -92,7 +95,8 @@ class SpectralLogger:
             steps: Number of steps to come.
         """
         self._steps_since_drain += steps
-        if self._steps_since_drain > self.capacity:
+        groups = 1 + len(self._layout.membership.names)
+        if self._steps_since_drain > min(self.capacity, CAPACITY_SPECTRA // groups):
             self.drain()
             self._steps_since_drain = steps
 

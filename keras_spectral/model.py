@@ -32,6 +32,7 @@ class SpectralModel(SpectralTraining, keras.Model):
     """
 
     def __new__(cls, *args, **kwargs):
+        """Return a functional model if given tensors, else an instance of the subclass."""
         # As `keras.Model` does: two tensors make a functional model, anything else a subclass.
         if cls is SpectralModel and _are_tensors(args, kwargs):
             return super().__new__(SpectralFunctional)

@@ -3,8 +3,8 @@
 Letters: `g` group, `k` rank of a singular value, `s` shared position.
 
 A record's integers are `step, epoch, n`, the positions `s` of each weight, the examples of each
-group. Its numbers are, for the whole batch and then for the groups, for each weight and quantity,
-the norms `[g]` and the singular values `[g, k]`. `k` follows from the integers.
+group. Its numbers are, for the whole batch and then for the groups, for each series (a weight and
+a quantity), the norms `[g]` and the singular values `[g, k]`. `k` follows from the integers.
 """
 
 from typing import NamedTuple
@@ -34,10 +34,26 @@ class Layout(NamedTuple):
     top_k: int | None
     membership: object
 
-    def width(self, weight, quantity):
-        """Return the largest number of singular values that the features allow."""
-        *_, i, o = weight
-        return {"activation": i, "adjoint": o, "gradient": min(i, o)}[quantity]
+    @property
+    def widths(self):
+        """Largest number of singular values that the features allow, for each series."""
+        limits = {"activation": lambda i, o: i, "adjoint": lambda i, o: o, "gradient": min}
+        return np.array([limits[q](*w[2:]) for w in self.weights for q in self.quantities])
+
+    def columns(self):
+        """Return what is the same in every record, as arrays `[1, series, 1 + g]`."""
+        series = [
+            (*weight[:2], quantity) for weight in self.weights for quantity in self.quantities
+        ]
+        series = np.array(series, dtype=object).reshape(-1, 3)
+        names = np.array([ALL, *self.membership.names], dtype=object)
+        return {
+            "layer": series[None, :, 0, None],
+            "weight": series[None, :, 1, None],
+            "quantity": series[None, :, 2, None],
+            "group": names[None, None, :],
+            "relabeling": np.concatenate([[0], self.membership.relabeling])[None, None, :],
+        }
 
 
 def encoded(factors, rows, n, settings, sizes):
@@ -78,77 +94,64 @@ def decoded(integers, numbers, layout):
     Returns:
         A `SpectralLog`: a row per present group, relabelled pseudo-groups as summaries.
     """
-    n_groups = len(layout.membership.names)
-    per_record = integers.reshape(-1, 3 + len(layout.weights) + n_groups)
-    rows, values, position = [], [], 0
-    for record in per_record:
-        cells, sigmas, position = _decoded_record(record, numbers, position, layout)
-        rows += cells
-        values += sigmas
-    return _as_log(rows, values, layout)
+    n_weights = len(layout.weights)
+    heads = integers.reshape(-1, 3 + n_weights + len(layout.membership.names))
+    sizes = np.delete(heads, [0, 1, *range(3, 3 + n_weights)], axis=1)  # [r, 1 + g]
+    positions = np.repeat(heads[:, 3 : 3 + n_weights], len(layout.quantities), axis=1)
+    n_rows = sizes[:, None, :] * positions[:, :, None]  # [r, series, 1 + g]
+    bounds = np.minimum(n_rows, layout.widths[:, None])
+    kept = np.minimum(bounds, layout.top_k or bounds.max())
+    norm, sigma = _spectra_of(numbers, kept)
+    frame = {
+        "run": np.full(1, "", dtype=object)[:, None, None],
+        "epoch": heads[:, 1, None, None],
+        "step": heads[:, 0, None, None],
+        **layout.columns(),
+        "n_examples": sizes[:, None, :],
+        "batch_size": sizes[:, None, :1],
+        "n_rows": n_rows,
+        "rank_bound": bounds,
+        "frobenius_norm": norm,
+        "truncated": kept < bounds,
+    }
+    present = np.broadcast_to(sizes[:, None, :] > 0, n_rows.shape)
+    rows = {name: np.broadcast_to(column, n_rows.shape)[present] for name, column in frame.items()}
+    return _as_log(pd.DataFrame(rows), sigma[present])
 
 
-def _decoded_record(record, numbers, position, layout):
-    step, epoch, n = record[:3]
-    positions = record[3 : 3 + len(layout.weights)]
-    counts = record[3 + len(layout.weights) :]
-    spectra_of = {}
-    for block in [np.array([n])] + ([counts] if len(counts) else []):
-        largest = max(int(block.max()), 1)
-        for weight, s in zip(layout.weights, positions, strict=True):
-            for quantity in layout.quantities:
-                k = min(largest * int(s), layout.width(weight, quantity), layout.top_k or 2**31)
-                norm = numbers[position : position + len(block)]
-                end = position + len(block) * (1 + k)
-                sigma = numbers[position + len(block) : end].reshape(len(block), k)
-                spectra_of.setdefault((weight, int(s), quantity), []).append((norm, sigma))
-                position = end
-    sizes = np.concatenate([[n], counts])
-    cells = [(step, epoch, n, sizes, *key) for key in spectra_of]
-    return cells, list(spectra_of.values()), position
+def _spectra_of(numbers, kept):
+    # The groups of a record share one padded width, that of the largest group.
+    whole, groups = kept[:, :, 0], kept[:, :, 1:].max(axis=2, initial=0)
+    n_groups = kept.shape[2] - 1
+    groups = np.maximum(groups, 1) * (n_groups > 0)
+    lengths = (1 + whole).sum(axis=1) + n_groups * (1 + groups).sum(axis=1)
+    starts = np.cumsum(lengths) - lengths
+    norm = np.empty(kept.shape)
+    sigma = np.full((*kept.shape, kept.max()), np.nan)
+    shapes, shape_of = np.unique(
+        np.concatenate([whole, groups], axis=1), axis=0, return_inverse=True
+    )
+    for shape, (whole, groups) in enumerate(np.split(row, 2) for row in shapes):
+        members = np.flatnonzero(shape_of == shape)
+        part = numbers[starts[members, None] + np.arange(lengths[members[0]])]
+        for columns, widths in ((slice(0, 1), whole), (slice(1, None), groups)):
+            part = _unpacked(part, members, columns, widths, norm, sigma)
+    sigma[np.arange(sigma.shape[3]) >= kept[..., None]] = np.nan
+    return norm, sigma
 
 
-def _as_log(cells, values, layout):
-    names = np.array([ALL, *layout.membership.names], dtype=object)
-    relabeling = np.concatenate([[0], layout.membership.relabeling])
-    tables, sigmas = [], []
-    for (step, epoch, n, sizes, weight, s, quantity), blocks in zip(cells, values, strict=True):
-        present = sizes > 0
-        bound = np.minimum(sizes * s, layout.width(weight, quantity))
-        kept = np.minimum(bound, layout.top_k or 2**31)
-        sigma = np.full((len(sizes), int(kept.max())), np.nan)
-        sigma[0, : blocks[0][1].shape[1]] = blocks[0][1][0]
-        if len(blocks) > 1:
-            sigma[1:, : blocks[1][1].shape[1]] = blocks[1][1]
-        sigma[np.arange(sigma.shape[1]) >= kept[:, None]] = np.nan
-        table = {
-            "epoch": epoch,
-            "step": step,
-            "layer": weight[0],
-            "weight": weight[1],
-            "quantity": quantity,
-            "group": names,
-            "relabeling": relabeling,
-            "n_examples": sizes,
-            "batch_size": n,
-            "n_rows": sizes * s,
-            "rank_bound": bound,
-            "frobenius_norm": np.concatenate([norm for norm, _ in blocks]),
-            "truncated": kept < bound,
-        }
-        tables.append({k: np.broadcast_to(v, len(sizes))[present] for k, v in table.items()})
-        sigmas.append(sigma[present])
-    return _split(tables, sigmas)
+def _unpacked(part, members, columns, widths, norm, sigma):
+    n_groups = norm[:, 0, columns].shape[1]
+    for j, k in enumerate(widths if n_groups else ()):
+        norm[members, j, columns] = part[:, :n_groups]
+        end = n_groups * (1 + k)
+        values = part[:, n_groups:end].reshape(len(members), n_groups, k)
+        sigma[members, j, columns, :k] = values[..., : sigma.shape[3]]
+        part = part[:, end:]
+    return part
 
 
-def _split(tables, sigmas):
-    if not tables:
-        return SpectralLog()
-    rows = pd.DataFrame({k: np.concatenate([t[k] for t in tables]) for k in tables[0]})
-    rows.insert(0, "run", "")
-    width = max(sigma.shape[1] for sigma in sigmas)
-    padded = [np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=np.nan) for s in sigmas]
-    sigma = np.concatenate(padded)
+def _as_log(rows, sigma):
     real = (rows["relabeling"] == 0).to_numpy()
     pseudo = None if real.all() else _summaries(rows[~real], sigma[~real])
     kept = rows[real].drop(columns="relabeling").reset_index(drop=True)

@@ -23,7 +23,7 @@ from keras_spectral.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class every:  # noqa: N801  (reads as a word: `schedules.every(16)`)
+class every:
     """Record every `n`-th step, the first one included.
 
     Args:
@@ -41,8 +41,8 @@ class every:  # noqa: N801  (reads as a word: `schedules.every(16)`)
 
 
 @dataclass(frozen=True)
-class epochs:  # noqa: N801
-    """Record once every `n` epochs: the first step of epochs 0, n, 2n, …
+class epochs:
+    """Record once every `n` epochs: the first step of epochs 0, n, 2n and so on.
 
     Args:
         n: Positive integer, in epochs.
@@ -59,7 +59,7 @@ class epochs:  # noqa: N801
 
 
 @dataclass(frozen=True)
-class at:  # noqa: N801
+class at:
     """Record at the given steps only.
 
     Args:
@@ -83,7 +83,7 @@ class at:  # noqa: N801
 
 
 @dataclass(frozen=True)
-class logarithmic:  # noqa: N801
+class logarithmic:
     """Record densely at first, then ever more rarely: about `per_decade` steps per factor of ten.
 
     The recorded steps are 0 and the distinct values of `round(10^(j / per_decade))`, up to 10^9.

@@ -7,6 +7,7 @@ as Keras does it, then the record.
 
 import inspect
 import warnings
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -31,10 +32,10 @@ class SpectralTraining:
         evaluation_log: The `SpectralLog` of the last `evaluate` with groups, or `None`.
     """
 
-    spectral_logger = None
+    spectral_logger: Any = None
     evaluation_log = None
     _sites = None
-    _update_function = None
+    _update_function: Any = None
 
     def compile(self, *args, spectra=1, **kwargs):
         """Configure the model for training as `keras.Model.compile` does, and what to record.
@@ -202,6 +203,9 @@ class SpectralTraining:
 
         Args:
             force: Build it even if it is there.
+
+        Returns:
+            As `keras.Model.make_train_function`.
         """
         if self.spectral_logger is None or (self.train_function is not None and not force):
             return super().make_train_function(force)

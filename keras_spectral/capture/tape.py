@@ -91,6 +91,4 @@ def _in_this_graph(call):
 
 
 def _warn_unreachable(site, why):
-    warnings.warn(
-        f"The spectra of layer {site.path!r} are not recorded: {why}.", stacklevel=2
-    )
+    warnings.warn(f"The spectra of layer {site.path!r} are not recorded: {why}.", stacklevel=2)

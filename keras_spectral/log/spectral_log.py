@@ -266,16 +266,19 @@ class SpectralLog:
             files.write_csv(self.relabelings, files.relabelings_path(path))
         files.write_text(json.dumps(self.provenance, indent=1), files.json_path(path))
 
-    def after(self, n_rows):
-        """Return the rows that follow the first `n_rows`: what came since one last looked.
+    def after(self, n_rows, n_relabelings=0):
+        """Return what follows the first rows: what came since one last looked.
 
         Args:
             n_rows: A former `len(log)`.
+            n_relabelings: A former `len(log.relabelings)`.
 
         Returns:
-            A new `SpectralLog` without relabelings.
+            A new `SpectralLog`.
         """
-        new = SpectralLog(provenance=self.provenance)
+        new = SpectralLog(
+            relabelings=self.relabelings.iloc[n_relabelings:], provenance=self.provenance
+        )
         new._blocks = Spool(self._blocks.after(n_rows))
         return new
 
@@ -340,9 +343,7 @@ def read_log(path):
     table = files.read_table(path)
     columns = [column for column in table if column.startswith("sigma_")]
     rows, sigma = table.drop(columns=columns), table[columns].to_numpy(dtype=float)
-    log = SpectralLog(
-        rows, sigma, files.read_relabelings(path), files.read_provenance(path)
-    )
+    log = SpectralLog(rows, sigma, files.read_relabelings(path), files.read_provenance(path))
     log._require_unique_keys()
     return log
 

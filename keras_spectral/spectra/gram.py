@@ -32,7 +32,9 @@ class _RowStack:
 
     def block(self, rows):
         """Return the Gram matrices `[p, g, d, d]` of the whole batch or of the groups."""
-        return self.gram[:, None] if rows is None else rows.principal_blocks(self.gram, self.positions)
+        return (
+            self.gram[:, None] if rows is None else rows.principal_blocks(self.gram, self.positions)
+        )
 
 
 class GramRoute:
@@ -98,9 +100,7 @@ class GramRoute:
 
     def _gradients_on_rows(self, positions, root, grams, rows):
         layers = [
-            j
-            for j in self._stacks[positions, "activation"].layers
-            if self._gradient_on_rows[j]
+            j for j in self._stacks[positions, "activation"].layers if self._gradient_on_rows[j]
         ]
         left = _picked(root, self._stacks[positions, "activation"].layers, layers)
         middle = _picked(

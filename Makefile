@@ -1,0 +1,51 @@
+# Every target sets up .venv first if it must; nothing has to be installed by hand.
+# Another interpreter: make PYTHON3=python3.12 test
+
+PYTHON3 ?= python3
+PYTHON := .venv/bin/python
+INSTALLED := .venv/.installed
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow check bench lock clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: $(INSTALLED)  ## make .venv with the pinned packages
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed. Received: $$($(PYTHON3) --version 2>&1). Try: make PYTHON3=python3.12" >&2; exit 1; }
+	@$(PYTHON3) -c 'import ensurepip, venv' \
+		|| { echo "Python's venv module is needed. Try: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON3) -m venv .venv
+	$(PYTHON) -m pip install --quiet --requirement requirements.lock
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED)  ## train a small network and look at its groups
+	.venv/bin/keras-spectral demo
+
+test: $(INSTALLED)  ## the fast tests and every example in a docstring
+	$(PYTHON) -m pytest -n 2 --doctest-modules keras_spectral tests
+
+slow: $(INSTALLED)  ## the tests that take more than a few seconds
+	$(PYTHON) -m pytest -m slow
+
+check: $(INSTALLED)  ## format, lint, types, floors
+	scripts/check
+
+bench: $(INSTALLED)  ## what looking costs
+	$(PYTHON) -m benchmarks.overhead
+
+lock: $(INSTALLED)  ## pin the newest packages that pyproject.toml allows
+	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --upgrade \
+		--extra dev --extra parquet --strip-extras --allow-unsafe \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file requirements.lock pyproject.toml
+
+clean:  ## remove .venv, caches and build products
+	rm -rf .venv dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,75 @@
+"""Which null hypothesis a comparison was made against, in words."""
+
+from keras_spectral.analysis.provenance import declared
+from keras_spectral.analysis.words import counted, listed
+from keras_spectral.spectra.groups import ALL
+
+NO_RELABELINGS = "no relabelings were recorded: differences only, no p-value can be given"
+ALL_IS_FIXED = f"`{ALL}` is never relabelled: differences only, no p-value can be given"
+FEW = 19
+"""Fewer relabelings than this cannot give a p-value of 0.05."""
+
+
+def null_text(log, a, b, n_relabelings):
+    """Return which null a comparison of two groups used, and what it means.
+
+    Args:
+        log: A `SpectralLog`.
+        a: Group label.
+        b: Group label.
+        n_relabelings: Number of relabelings used.
+
+    Returns:
+        Text.
+    """
+    if ALL in (a, b):
+        return ALL_IS_FIXED
+    if not n_relabelings:
+        return NO_RELABELINGS
+    text = f"{counted(n_relabelings, 'relabeling')} over subjects, sizes kept"
+    text += f"; the smallest possible p is {1 / (n_relabelings + 1):.3g}"
+    if n_relabelings < FEW:
+        text += f", so nothing can reach 0.05 (that takes {FEW} relabelings)"
+    target = target_labels(log, a, b)
+    return f"{text}. {target_text(target)}" if target else text
+
+
+def target_text(labels):
+    """Return what a relabelling null means where training has seen the labels.
+
+    Args:
+        labels: Groups that the model was trained to predict.
+
+    Returns:
+        Text.
+    """
+    return (
+        f"Training has seen these labels ({listed(labels)}: the target), so relabelled groups "
+        "differ from the true ones for that reason alone: p says only how far the groups are from "
+        "random ones of equal size. The exact null permutes the target over subjects and trains "
+        "again"
+    )
+
+
+def target_labels(log, *groups):
+    """Return which of some groups the model was trained to predict, as far as the log knows.
+
+    Args:
+        log: A `SpectralLog`, whose provenance may name such groups, or factors such as `"sex"`
+            of groups such as `"sex=F"`, under `groups_are_target`, at the top or in any run.
+        *groups: Group labels to look for.
+
+    Returns:
+        List of group labels.
+    """
+    found = [
+        entry for value in declared(log.provenance, "groups_are_target") for entry in _list(value)
+    ]
+    if any(entry is True for entry in found):
+        return [group for group in groups if group != ALL]
+    named = {str(entry) for entry in found}
+    return [g for g in groups if g in named or ("=" in g and g.partition("=")[0] in named)]
+
+
+def _list(value):
+    return [value] if isinstance(value, str | bool) else list(value or ())

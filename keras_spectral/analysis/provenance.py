@@ -1,0 +1,83 @@
+"""What a log says of its own making, whether it is one run or many."""
+
+HIDDEN = ("runs", "coverage", "scores")
+"""Entries that have a table of their own."""
+
+
+def declared(provenance, key):
+    """Yield an entry of the provenance, from the top and from every run below it.
+
+    Args:
+        provenance: `log.provenance`; that of several runs is under `runs`.
+        key: Name of the entry.
+
+    Yields:
+        Values, the topmost first.
+    """
+    for _, level in levels(provenance):
+        if level.get(key) is not None:
+            yield level[key]
+
+
+def records(provenance, key):
+    """Return an entry that is a list of records, put together from all runs.
+
+    Args:
+        provenance: `log.provenance`.
+        key: Name of the entry.
+
+    Returns:
+        List of dictionaries without repetition; those of a run say which, unless all runs agree.
+    """
+    found = [(run, level[key]) for run, level in levels(provenance) if level.get(key)]
+    if all(entry == found[0][1] for _, entry in found):
+        return list(found[0][1]) if found else []
+    return [
+        ({"run": run} if run else {}) | dict(record) for run, entry in found for record in entry
+    ]
+
+
+def facts(provenance):
+    """Return the provenance as pairs of dotted names and plain values, without tables and runs.
+
+    Args:
+        provenance: `log.provenance`. If it has only runs, what all of them share.
+
+    Returns:
+        List of `(name, value)` in order.
+    """
+    found = [dict(_flat(level)) for _, level in levels(provenance)]
+    found = [level for level in found if level]
+    shared = set.intersection(*(set(level.items()) for level in found)) if found else set()
+    return [item for item in found[0].items() if item in shared] if found else []
+
+
+def levels(provenance, run=""):
+    """Yield the provenance itself, then that of every run below it.
+
+    Args:
+        provenance: A dictionary.
+        run: Name of the run it belongs to.
+
+    Yields:
+        Pairs of a run's name, empty at the top, and a dictionary.
+    """
+    yield run, provenance
+    runs = provenance.get("runs")
+    for name, nested in runs.items() if isinstance(runs, dict) else ():
+        if isinstance(nested, dict):
+            yield from levels(nested, str(name))
+
+
+def _flat(level, prefix=""):
+    for name, value in level.items():
+        if (not prefix and name in HIDDEN) or value in (None, "", [], {}):
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else _text(value)
+
+
+def _text(value):
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

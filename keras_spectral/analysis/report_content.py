@@ -1,0 +1,294 @@
+"""The words and tables of a report, as plain data for its template."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from keras_spectral.analysis.nulls import target_labels, target_text
+from keras_spectral.analysis.provenance import declared, facts, records
+from keras_spectral.analysis.words import SUMMARY_WORDS, counted, listed, shortened
+from keras_spectral.spectra.groups import ALL
+from keras_spectral.spectra.summaries import NORMS
+
+TOP_ROWS = 10
+LEVEL = 0.05
+GROUP_GRADIENT = (
+    "A group's gradient here is the part of the real training gradient that flows through the "
+    "examples of that group. It is not the gradient of a batch made of that group alone: with "
+    "batch normalisation, for one, every example depends on all others in its batch."
+)
+SIZES = (
+    "Larger groups have larger singular values and higher ranks by chance alone. Norms are shown "
+    "size-corrected, which repairs this on average; ranks cannot be corrected. Never compare "
+    "ranks of groups of different sizes by eye: the relabelling test does it fairly."
+)
+RUNS = (
+    "Steps of one run follow each other, and runs (folds, seeds) share most of their examples. "
+    "They are not independent observations: no test here counts them as such, and agreement "
+    "between runs shows that training is stable, not that groups differ."
+)
+NULL = (
+    "Differences are set against relabelings: group labels shuffled over subjects before "
+    "training, group sizes kept, and the shuffled groups recorded in the same batches as the real "
+    "ones. Under each table stands how many, and what they can show."
+)
+PAIRS = "p is adjusted within the table of each pair of groups, not over all pairs."
+TESTS = (
+    "p is for one row taken alone. The adjusted p accounts for all rows of its table: where it is "
+    "at most 0.05, the chance of any false finding in that table is at most 5 %. A large p is not "
+    "evidence that groups are alike. A small one says that the groups differ in how they take part "
+    "in training, not why."
+)
+NO_TEST = (
+    "No relabelings were recorded, so nothing here says whether a difference is more than chance. "
+    "Record some by training with groups=ks.relabelings(labels, n=99)."
+)
+
+
+def story(log):
+    """Return the first paragraph: what was recorded.
+
+    Args:
+        log: A `SpectralLog`.
+
+    Returns:
+        Text.
+    """
+    groups = [group for group in log.groups if group != ALL]
+    whose = f"for {listed(groups)} and for all examples together" if groups else "for all examples"
+    return (
+        f"While a network trained, the singular values of its {listed(log.quantities)} matrices "
+        f"were recorded {whose}, at {counted(len(log.steps), 'step')} (from {log.steps[0]} to "
+        f"{log.steps[-1]}), in {counted(len(log.runs), 'run')}."
+    )
+
+
+def cards(log):
+    """Return the numbers at the top of the page.
+
+    Args:
+        log: A `SpectralLog`.
+
+    Returns:
+        List of `(number, word)`.
+    """
+    weights = len(log.rows[["layer", "weight"]].drop_duplicates())
+    table = log.relabelings
+    numbers = [
+        (len([group for group in log.groups if group != ALL]), "group"),
+        (len(log.runs), "run"),
+        (len(log.steps), "recorded step"),
+        (weights, "recorded weight"),
+        (len(log), "spectrum" if len(log) == 1 else "spectra"),
+        (table["relabeling"].nunique() if len(table) else 0, "relabeling"),
+    ]
+    return [(f"{n:,}", w if n == 1 or w == "spectra" else f"{w}s") for n, w in numbers]
+
+
+def simulated(log):
+    """Return whether the log says that its data are simulated."""
+    return any(declared(log.provenance, "simulated"))
+
+
+def cautions(log, pairs):
+    """Return what is and what is not to be concluded.
+
+    Args:
+        log: A `SpectralLog`.
+        pairs: A `Pairs`.
+
+    Returns:
+        List of `(heading, text)`.
+    """
+    said = [("What a group's gradient is", GROUP_GRADIENT), ("Sizes", SIZES), ("Runs", RUNS)]
+    if not any(table["p"].notna().any() for table in pairs.tables):
+        return [*said, ("No test", NO_TEST)]
+    said += [("Which null", NULL), ("p-values", TESTS)]
+    return [*said, ("Several pairs", PAIRS)] if len(pairs.tables) > 1 else said
+
+
+def target_caution(log):
+    """Return what follows from training having seen the groups, empty if it has not."""
+    target = target_labels(log, *(group for group in log.groups if group != ALL))
+    return f"{target_text(target)}." if target else ""
+
+
+def findings(table):
+    """Return the most notable rows of a comparison, and what they amount to in a sentence.
+
+    Args:
+        table: Result of `compare_groups` for one pair.
+
+    Returns:
+        Dictionary with `sentence`, `columns`, `rows` and `notable` (which rows to highlight).
+    """
+    p = table["p_adjusted"]
+    if p.notna().any():
+        order = table.assign(size=-table["z"].abs()).sort_values(["p_adjusted", "p", "size"])
+        top = order[order["p"].notna()].head(TOP_ROWS)
+    else:
+        top = table.loc[_relative(table).dropna().sort_values(ascending=False).index[:TOP_ROWS]]
+    notable = (top["p_adjusted"] <= LEVEL).tolist()
+    return {
+        "sentence": _sentence(table),
+        "notable": notable,
+        **_told(_short(top).dropna(axis=1, how="all")),
+    }
+
+
+def full_tables(pairs):
+    """Return every row of every comparison.
+
+    Args:
+        pairs: A `Pairs`.
+
+    Returns:
+        List of dictionaries with `columns` and `rows`.
+    """
+    return [_told(_long(table)) for table in pairs.tables]
+
+
+def sizes_table(log):
+    """Return how many examples of each group the recorded batches had.
+
+    Args:
+        log: A `SpectralLog`.
+
+    Returns:
+        Dictionary with `columns` and `rows`.
+    """
+    batches = log.rows.drop_duplicates(["run", "epoch", "step", "group"])
+    total = len(batches.drop_duplicates(["run", "epoch", "step"]))
+    rows = []
+    for group in log.groups:
+        part = batches[batches["group"] == group]
+        share = (part["n_examples"] / part["batch_size"]).mean()
+        sizes = part["n_examples"]
+        rows.append(
+            {
+                "group": group,
+                "mean examples per batch": sizes.mean(),
+                "fewest": sizes.min(),
+                "most": sizes.max(),
+                "mean share of the batch": f"{100 * share:.0f} %",
+                "recorded batches with it": f"{len(part):,} of {total:,}",
+            }
+        )
+    return _told(pd.DataFrame(rows))
+
+
+def coverage_table(log):
+    """Return which weights were captured, or `None` if the log does not say: that of one run."""
+    entries = declared(log.provenance, "coverage")
+    return _record_table(next((entry for entry in entries if entry), None))
+
+
+def scores_table(log):
+    """Return how well the network did, or `None` if the log does not say."""
+    return _record_table(records(log.provenance, "scores"))
+
+
+def facts_table(log):
+    """Return versions and settings by name, without what a table of its own holds."""
+    return [(name, shortened(value, 300)) for name, value in facts(log.provenance)]
+
+
+def provenance_json(log):
+    """Return the whole provenance as indented JSON."""
+    return json.dumps(log.provenance, indent=1, default=str, ensure_ascii=False)
+
+
+def _sentence(table):
+    p = table["p_adjusted"].dropna()
+    if not len(p):
+        return "No p-values: the rows below are the largest relative differences, not findings."
+    few, tests = int((p <= LEVEL).sum()), counted(len(p), "test")
+    adjusted = f"at or below {LEVEL} after adjustment for all of them"
+    if few:
+        return f"{few} of {tests} {'stays' if few == 1 else 'stay'} {adjusted}."
+    return (
+        f"None of {tests} stays {adjusted}; the smallest adjusted p is {p.min():.2g}. "
+        "That is not evidence that the groups are alike."
+    )
+
+
+def _short(table):
+    first, second = table[["group_a", "group_b"]].iloc[0]
+    a, b = _tested(table, "a"), _tested(table, "b")
+    return pd.DataFrame(
+        {
+            "layer": table["layer"],
+            "weight": table["weight"],
+            "quantity": table["quantity"],
+            "measure": _measures(table),
+            first: a,
+            second: b,
+            "higher": _higher(table, a - b),
+            "z": table["z"],
+            "p": table["p"],
+            "adjusted p": table["p_adjusted"],
+        }
+    )
+
+
+def _long(table):
+    shown = table.drop(columns=["group_a", "group_b", "null"], errors="ignore")
+    a, b = table[["group_a", "group_b"]].iloc[0]
+    names = {
+        "value_a": a,
+        "value_b": b,
+        "corrected_a": f"{a}, size-corrected",
+        "corrected_b": f"{b}, size-corrected",
+        "corrected_difference": "difference, size-corrected",
+        "p_adjusted": "adjusted p",
+        "n_a": f"mean n {a}",
+        "n_b": f"mean n {b}",
+        "n_steps": "steps",
+        "n_skipped": "skipped",
+        "n_runs": "runs",
+        "n_relabelings": "relabelings",
+        "summary": "measure",
+    }
+    return shown.assign(summary=shown["summary"].map(SUMMARY_WORDS)).rename(columns=names)
+
+
+def _tested(table, end):
+    return table[f"corrected_{end}"].where(table["summary"].isin(NORMS), table[f"value_{end}"])
+
+
+def _measures(table):
+    note = np.where(table["summary"].isin(NORMS), "*", "")
+    return table["summary"].map(SUMMARY_WORDS) + note
+
+
+def _higher(table, difference):
+    higher = table["group_a"].where(difference > 0, table["group_b"])
+    return higher.where(difference != 0, "equal")
+
+
+def _relative(table):
+    a, b = _tested(table, "a"), _tested(table, "b")
+    return (a - b).abs() / (a.abs() + b.abs()).replace(0, np.nan)
+
+
+def _record_table(found):
+    return _told(pd.DataFrame(found)) if found else None
+
+
+def _told(table):
+    numeric = [table[name].dtype.kind in "iuf" for name in table]
+    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    return {
+        "columns": list(zip(table.columns, numeric, strict=True)),
+        "rows": rows,
+        "numeric": numeric,
+    }
+
+
+def _cell(value):
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return "–" if np.isnan(value) else f"{value:.3g}"
+    return "–" if value is None else str(value)

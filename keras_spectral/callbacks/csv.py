@@ -1,0 +1,117 @@
+"""A callback that writes spectra to CSV while training goes on."""
+
+import json
+import warnings
+from pathlib import Path
+
+import keras
+
+from keras_spectral.errors import RecordingError, SettingsError
+from keras_spectral.log.appender import LogAppender
+from keras_spectral.log.files import json_path, write_text
+
+
+class SpectralCSVLogger(keras.callbacks.Callback):
+    """Appends recorded spectra to a CSV file, one row per spectrum.
+
+    Rows are written whole, at the end of every epoch or every `n` steps, also when training is
+    interrupted; a crash loses at most what was recorded since. Relabelled pseudo-groups go to
+    `<name>.relabelings.csv.gz` beside it, provenance to `<name>.json`. `read_log` reads it back.
+
+    Args:
+        filename: The file, such as `"spectra.csv"`.
+        append: Go on with an existing file instead of replacing it. Records that it already holds
+            are not written again, so an interrupted training can be resumed.
+        every: `"epoch"`, or a positive number of steps between two writes.
+        run: Text or mapping (`{"fold": 0, "seed": 1}`) that labels the rows, needed to keep
+            several runs in one file apart.
+
+    Raises:
+        SettingsError: If `every` is neither.
+    """
+
+    def __init__(self, filename, append=False, every="epoch", run=None):
+        super().__init__()
+        self.filename = Path(filename)
+        self.append = append
+        self._run = run
+        self._appender = None
+        self._written = (0, 0)
+        self._every = every
+        if every != "epoch":
+            if not isinstance(every, int) or every < 1:
+                raise SettingsError(
+                    '`every` must be "epoch" or a positive number of steps. '
+                    f'Received: every={every!r}. Try every="epoch".'
+                )
+            # Defined only when needed: Keras runs a training without batch callbacks faster.
+            self.on_train_batch_end = self._flush_when_due
+
+    def on_train_begin(self, logs=None):
+        """Open the file, before any training is done that could not be written.
+
+        Args:
+            logs: Not used.
+
+        Raises:
+            RecordingError: If the model records no spectra.
+            OSError: If the file cannot be written.
+        """
+        if getattr(self.model, "spectral_logger", None) is None:
+            raise RecordingError(
+                "`SpectralCSVLogger` must be used with a model that records spectra. "
+                f"Received: {type(self.model).__name__} without them. "
+                "Try `SpectralModel` and `compile(…, spectra=1)`."
+            )
+        log = self.model.spectral_log
+        if self._appender is None:
+            self._appender = LogAppender(self.filename, append=self.append)
+            self._written = _sizes(log)
+        provenance = log.provenance if self._run is None else {**log.provenance, "run": self._run}
+        write_text(json.dumps(provenance, indent=1), json_path(self.filename))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write what came in this epoch.
+
+        Args:
+            epoch: Not used.
+            logs: Not used.
+        """
+        self.flush_spectra()
+
+    def on_train_end(self, logs=None):
+        """Write what is left.
+
+        Args:
+            logs: Not used.
+        """
+        self.flush_spectra()
+
+    def flush_spectra(self):
+        """Write everything recorded and not yet written; `fit` calls it when it is interrupted.
+
+        If the file cannot be written (a full disk), the records stay in `model.spectral_log`, a
+        warning says so, and the next call tries again.
+        """
+        if self._appender is None:
+            return
+        log = self.model.spectral_log
+        new = log.after(*self._written)
+        try:
+            self._appender.write(new if self._run is None else new.with_run(self._run))
+        except OSError as error:
+            warnings.warn(
+                f"{self.filename} cannot be written ({error}). {len(new)} spectra are kept in "
+                "memory and tried again; `model.spectral_log.to_csv(path)` writes them elsewhere.",
+                stacklevel=2,
+            )
+        else:
+            self._written = _sizes(log)
+
+    def _flush_when_due(self, batch, logs=None):
+        if (batch + 1) % self._every == 0:
+            self.flush_spectra()
+
+
+def _sizes(log):
+    return len(log), len(log.relabelings)

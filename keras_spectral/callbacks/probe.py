@@ -1,0 +1,90 @@
+"""A callback that looks at the same examples again and again while training goes on."""
+
+import keras
+
+from keras_spectral import schedules
+from keras_spectral.introspection import Introspection, data_batches, every_call
+from keras_spectral.settings import Spectra
+
+
+class SpectralProbe(keras.callbacks.Callback):
+    """Looks at a fixed set of examples before epochs and after the last one.
+
+    Training batches differ from step to step; a probe compares groups on the same examples all
+    along. All examples form one batch, in inference mode, as in `introspect`. Works with any
+    compiled `keras.Model`; training itself is not touched.
+
+    Args:
+        x: Array, or structure of arrays, with one row per example.
+        y: Targets, as in `fit`.
+        groups: As in `SpectralModel.fit`; with `relabelings(…)` the null distribution is recorded
+            alike.
+        every: Whole number of epochs between two looks, or a schedule.
+        sample_weight: Weights, as in `fit`.
+        spectra: What to record, as in `SpectralModel.compile`; its schedule is not used.
+
+    Attributes:
+        log: The `SpectralLog`. `epoch` and `step` tell how much training came before the look.
+
+    Raises:
+        GroupsError: If `groups` does not fit `x`.
+    """
+
+    def __init__(self, x, y, groups=None, every=1, sample_weight=None, spectra=1):
+        super().__init__()
+        self._batches, self._membership, self._size = data_batches(
+            x, y, groups, sample_weight, None
+        )
+        self._due = schedules.epochs(every) if isinstance(every, int) else every
+        self._settings = every_call(Spectra.of(spectra))
+        self._introspection = None
+        self._last = None
+
+    @property
+    def log(self):
+        """The `SpectralLog` of all looks so far."""
+        if self._introspection is None:
+            from keras_spectral.log import SpectralLog
+
+            return SpectralLog()
+        return self._introspection.logger.result()
+
+    def on_train_begin(self, logs=None):
+        """Prepare for the model.
+
+        Args:
+            logs: Not used.
+        """
+        if self._introspection is None:
+            self._introspection = Introspection(self.model, self._settings)
+            self._introspection.logger.begin(self._membership, self._size)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Look, if this epoch is due.
+
+        Args:
+            epoch: Number of the epoch about to begin.
+            logs: Not used.
+        """
+        self._epochs = epoch + 1
+        if self._due(self._step(), epoch, 0):
+            self._look(epoch)
+
+    def on_train_end(self, logs=None):
+        """Look at the trained model.
+
+        Args:
+            logs: Not used.
+        """
+        self._look(self._epochs)
+
+    def _look(self, epoch):
+        logger = self._introspection.logger
+        logger.step.assign(self._step())
+        logger.begin_epoch(epoch)
+        for (x, mask), y, sample_weight in self._batches:
+            self._introspection.look(x, y, sample_weight, mask)
+
+    def _step(self):
+        logger = getattr(self.model, "spectral_logger", None)
+        return int(self.model.optimizer.iterations if logger is None else logger.step)

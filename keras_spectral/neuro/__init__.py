@@ -1,0 +1,1 @@
+"""Neuroimaging in: tables of subjects, simulated ones, and the models of the COBRE examples."""

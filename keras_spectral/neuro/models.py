@@ -1,0 +1,66 @@
+"""Plain Keras models for neuroimaging data. The only file of `neuro` that imports Keras."""
+
+import keras
+
+from keras_spectral.errors import DataError
+
+
+def mlp(n_features, n_classes, hidden=(128, 64), dropout=0.5, l2=0.0, name="mlp"):
+    """A multilayer perceptron for a table of features: Dense, ReLU, Dropout, and again; softmax.
+
+    The defaults are for hundreds of features of some tens of subjects, which any network learns by
+    heart, so that what it says of new subjects is part signal, part its random start. Against the
+    second: strong dropout, enough units to average over, and an output layer that begins at a
+    tenth of Keras' default scale, with all classes near equal probability. Layers are named by
+    depth, equally in every fold.
+
+    Args:
+        n_features: Number of columns of the (standardised) input.
+        n_classes: Number of classes, at least 2.
+        hidden: Widths of the hidden layers, first to last. `()` is multinomial logistic regression.
+        dropout: Fraction of each hidden layer's units dropped in training, in `[0, 1)`.
+        l2: Weight of an L2 penalty on the hidden kernels, added to the loss. The gradient of the
+            penalty belongs to no example; with 0 the loss is the mean over examples and nothing
+            else.
+        name: Name of the model.
+
+    Returns:
+        An uncompiled functional `keras.Model` from `[n, n_features]` to class probabilities
+        `[n, n_classes]`, for integer labels and `"sparse_categorical_crossentropy"`. Layers:
+        `hidden_1`, `dropout_1`, `hidden_2`, …, `output`.
+
+    Raises:
+        DataError: If there are fewer than 2 classes.
+
+    Example:
+        >>> [layer.name for layer in mlp(378, 2, hidden=(64,)).layers]
+        ['features', 'hidden_1', 'dropout_1', 'output']
+
+    Source:
+        Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting",
+        JMLR 15:1929-1958 (half of the hidden units).
+    """
+    if n_classes < 2:
+        raise DataError(
+            "`n_classes` must be at least 2: the softmax of one output is always 1. "
+            f"Received: n_classes={n_classes}. Try `n_classes=len(classes)`."
+        )
+    inputs = keras.Input((n_features,), name="features")
+    x = inputs
+    for depth, width in enumerate(hidden, start=1):
+        x = _hidden_layer(width, l2, depth)(x)
+        x = keras.layers.Dropout(dropout, name=f"dropout_{depth}")(x)
+    return keras.Model(inputs, _output_layer(n_classes)(x), name=name)
+
+
+def _hidden_layer(width, l2, depth):
+    penalty = keras.regularizers.L2(l2) if l2 else None
+    name = f"hidden_{depth}"
+    return keras.layers.Dense(width, activation="relu", kernel_regularizer=penalty, name=name)
+
+
+def _output_layer(n_classes):
+    small = keras.initializers.VarianceScaling(0.01, mode="fan_avg", distribution="uniform")
+    return keras.layers.Dense(
+        n_classes, activation="softmax", kernel_initializer=small, name="output"
+    )

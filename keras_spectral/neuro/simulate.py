@@ -1,0 +1,184 @@
+"""Simulated subjects with planted differences: functional network connectivity and a phenotype.
+
+Letters: `n` subject, `f` feature, `k` mode (an orthonormal direction of feature space).
+
+    x[n, f] = mean[f] + scores[n, k] modes[k, f] + noise[n, f]
+
+What is planted, and nothing else is:
+
+- `NETWORK_MODES` (0-5): variance shared by all subjects, as in real connectivity.
+- `DIAGNOSIS_MODE` (6): the mean score of SZ lies `effect` above that of HC. Spread is equal.
+- `GROUP_MODES` (7-9): scores of the planted group (`site` B or `sex` M) are `1 + group_effect`
+  times as wide. Their mean is equal. The singular values of the group's input matrix differ.
+
+`mean` and `modes` depend on `n_features` alone. Diagnosis, sex and site are independent random
+permutations, drawn last, so with `group_effect=0` the values do not depend on sex or site at all.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_spectral.errors import DataError
+
+NETWORK_MODES = slice(0, 6)
+DIAGNOSIS_MODE = 6
+GROUP_MODES = slice(7, 10)
+MODE_SD = np.array([2.2, 1.9, 1.7, 1.5, 1.3, 1.2, 1.0, 1.0, 1.0, 1.0])
+"""Standard deviation of the scores of each mode; with `NOISE_SD`, the scale of real FNC."""
+NOISE_SD = 0.25
+FACTORS = {"diagnosis": ("HC", "SZ"), "sex": ("F", "M"), "site": ("A", "B")}
+"""Levels of each factor. A planted difference is shown by the second level."""
+ID = "id"
+
+
+def simulated_fnc(
+    n_subjects=90,
+    n_features=378,
+    effect=1.75,
+    group_effect=1.0,
+    factor="site",
+    group_size=None,
+    seed=0,
+):
+    """Simulated connectivity vectors and the phenotype of their subjects.
+
+    The values have the size of Fisher-z correlations between 28 components (28 · 27 / 2 = 378),
+    a low rank part and noise. They are drawn directly, from no time series. See the head of this
+    file for exactly what is planted where.
+
+    Args:
+        n_subjects: Number of subjects, half of them SZ.
+        n_features: Number of features, at least 10.
+        effect: Distance between the means of SZ and HC along `DIAGNOSIS_MODE`, in standard
+            deviations of that mode. With the default, linear classifiers reach an AUC near 0.8.
+        group_effect: How much wider the scores of the planted group are in `GROUP_MODES`: their
+            standard deviation is `1 + group_effect` times that of the others. 0: no difference.
+        factor: The factor with the planted difference: `"site"` (group B) or `"sex"` (group M).
+        group_size: Number of subjects in the planted group. `None`: half. Of the other factor,
+            half of the subjects have each level.
+        seed: Integer seed of the subjects.
+
+    Returns:
+        The tuple `(x, phenotype)`: a float32 array `[n_subjects, n_features]` in Fisher-z units,
+        and a DataFrame of the text columns `id`, `diagnosis`, `sex`, `site` in the same order.
+
+    Raises:
+        DataError: If a number is out of range or `factor` is unknown.
+
+    Example:
+        >>> x, phenotype = simulated_fnc(n_subjects=90, group_size=30)
+        >>> x.shape, phenotype["site"].value_counts().to_dict()
+        ((90, 378), {'A': 60, 'B': 30})
+    """
+    group_size = n_subjects // 2 if group_size is None else group_size
+    _require_possible(n_subjects, group_effect, factor, group_size)
+    modes = simulated_modes(n_features)
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(size=(n_subjects, len(modes))) * MODE_SD
+    noise = generator.normal(scale=NOISE_SD, size=(n_subjects, n_features))
+    phenotype = _phenotype(generator, n_subjects, {factor: group_size})
+    scores[_planted(phenotype, "diagnosis"), DIAGNOSIS_MODE] += effect * MODE_SD[DIAGNOSIS_MODE]
+    scores[_planted(phenotype, factor), GROUP_MODES] *= 1 + group_effect
+    return (_mean(n_features) + scores @ modes + noise).astype(np.float32), phenotype
+
+
+def simulated_modes(n_features=378):
+    """The directions of feature space in which simulated subjects differ beyond noise.
+
+    Each is the upper triangle of a rank one connectivity pattern `u uᵀ`, made orthonormal to those
+    before it.
+
+    Args:
+        n_features: Number of features, at least 10.
+
+    Returns:
+        Float64 array `[10, n_features]` with orthonormal rows, see `DIAGNOSIS_MODE` and
+        `GROUP_MODES`.
+
+    Raises:
+        DataError: If there are fewer than 10 features.
+
+    Example:
+        >>> modes = simulated_modes(378)
+        >>> bool(np.allclose(modes @ modes.T, np.eye(10)))
+        True
+    """
+    if n_features < len(MODE_SD):
+        raise DataError(
+            f"`n_features` must be at least {len(MODE_SD)}, one for each mode. "
+            f"Received: n_features={n_features}. Try n_features=378."
+        )
+    n_components = int(np.ceil((1 + np.sqrt(1 + 8 * n_features)) / 2))
+    loadings = _fixed_generator(n_features, 2).normal(size=(len(MODE_SD), n_components))
+    rows, columns = np.triu_indices(n_components, k=1)
+    patterns = (loadings[:, rows] * loadings[:, columns])[:, :n_features]
+    modes, triangle = np.linalg.qr(patterns.T)
+    return (modes * np.sign(np.diag(triangle))).T
+
+
+def write_simulated_tables(folder, **settings):
+    """Write simulated subjects to `simulated_FNC.csv` and `simulated_labels.csv`.
+
+    They are read by `keras-spectral run --features simulated_FNC.csv --labels simulated_labels.csv
+    --id id --target diagnosis --groups site`.
+
+    Args:
+        folder: Folder to write to, made if it is absent.
+        **settings: Arguments of `simulated_fnc`.
+
+    Returns:
+        The tuple of paths `(features, labels)`.
+
+    Raises:
+        DataError: As `simulated_fnc` does.
+    """
+    x, phenotype = simulated_fnc(**settings)
+    columns = [f"FNC{f}" for f in range(1, x.shape[1] + 1)]
+    features = pd.DataFrame(x, columns=columns, index=pd.Index(phenotype[ID], name=ID))
+    paths = Path(folder) / "simulated_FNC.csv", Path(folder) / "simulated_labels.csv"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    features.to_csv(paths[0], float_format="%.9g")  # nine digits tell any two float32 apart
+    phenotype.to_csv(paths[1], index=False)
+    return paths
+
+
+def _phenotype(generator, n, sizes):
+    width = len(str(n))
+    columns = {ID: [f"sim{row:0{width}d}" for row in range(1, n + 1)]}
+    for factor, levels in FACTORS.items():
+        size = sizes.get(factor, n // 2)
+        columns[factor] = generator.permutation(np.repeat(levels, [n - size, size]))
+    return pd.DataFrame(columns)
+
+
+def _planted(phenotype, factor):
+    return (phenotype[factor] == FACTORS[factor][1]).to_numpy()
+
+
+def _mean(n_features):
+    return 0.13 + 0.19 * _fixed_generator(n_features, 1).normal(size=n_features)
+
+
+def _fixed_generator(n_features, part):
+    # Not `default_rng(number)`: its numbers would be those of the subjects of an equal seed.
+    return np.random.default_rng([n_features, part])
+
+
+def _require_possible(n_subjects, group_effect, factor, group_size):
+    if factor not in ("site", "sex"):
+        raise DataError(
+            f"`factor` must be 'site' or 'sex'. Received: factor={factor!r}. "
+            "The difference between diagnoses is `effect`."
+        )
+    if not 0 < group_size < n_subjects:
+        raise DataError(
+            "`group_size` must leave at least one subject on each side. "
+            f"Received: group_size={group_size}, n_subjects={n_subjects}."
+        )
+    if not group_effect > -1:
+        raise DataError(
+            "`group_effect` must be above -1, where the group would have no spread left. "
+            f"Received: group_effect={group_effect}. Try 0 for no difference."
+        )

@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """Give every test the same random start, whatever ran before."""
+    keras.utils.set_random_seed(0)
+    keras.backend.clear_session()

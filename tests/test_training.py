@@ -1,0 +1,393 @@
+"""Training with spectra: the same weights, every way of calling `fit`, nothing left behind."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_spectral as ks
+
+
+def data(n=50, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 6)).astype("f")
+    return x, rng.integers(0, 3, n), rng.choice(["HC", "SZ"], n)
+
+
+def tensors(dropout=0.0, **dense):
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(8, activation="relu", name="hidden", **dense)(inputs)
+    x = keras.layers.Dropout(dropout)(x) if dropout else x
+    return inputs, keras.layers.Dense(3, activation="softmax", name="output")(x)
+
+
+class TwoLayers:
+    """Built when first called; the same for a plain and a spectral model."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8, activation="relu", name="hidden")
+        self.drop = keras.layers.Dropout(0.3)
+        self.out = keras.layers.Dense(3, activation="softmax", name="output")
+
+    def call(self, x, training=None):
+        return self.out(self.drop(self.hidden(x), training=training))
+
+
+class PlainSubclassed(TwoLayers, keras.Model):
+    pass
+
+
+class Subclassed(TwoLayers, ks.SpectralModel):
+    pass
+
+
+def trained(model, groups=None, epochs=3, seed=3, fit=None, **options):
+    x, y, _ = data()
+    options.setdefault("optimizer", keras.optimizers.Adam(0.01))
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], **options)
+    keras.utils.set_random_seed(seed)
+    extra = {} if groups is None else {"groups": groups}
+    arguments = {"batch_size": 16, "epochs": epochs, "verbose": 0} | (fit or {})
+    history = model.fit(x, y, **arguments, **extra)
+    return model.get_weights(), history.history
+
+
+def built(make):
+    keras.utils.set_random_seed(1)
+    return make()
+
+
+WAYS = {
+    "graph": {},
+    "eager": {"run_eagerly": True},
+    "several steps per execution": {"steps_per_execution": 3},
+    "gradient accumulation": {
+        "optimizer": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)
+    },
+    "loss scaling": {"optimizer": lambda: keras.optimizers.Adam(0.01, loss_scale_factor=8.0)},
+    "weight decay": {"optimizer": lambda: keras.optimizers.AdamW(0.01)},
+    "xla": {"jit_compile": True},
+}
+
+
+def options_of(way):
+    return {k: v() if callable(v) else v for k, v in WAYS[way].items()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_and_history_equal_those_of_a_plain_model_bit_for_bit(way):
+    groups = data()[2]
+    make = lambda cls: lambda: cls(*tensors(dropout=0.3, kernel_regularizer="l2"))  # noqa: E731
+    weights, history = trained(built(make(keras.Model)), **options_of(way))
+    watched = built(make(ks.SpectralModel))
+    watched_weights, watched_history = trained(watched, groups, **options_of(way))
+    for plain, mine in zip(weights, watched_weights, strict=True):
+        np.testing.assert_array_equal(mine, plain)
+    assert watched_history == history
+    assert len(watched.spectral_log.steps) == 12
+
+
+def test_an_unbuilt_subclassed_model_trains_as_without_us():
+    weights, history = trained(built(PlainSubclassed))
+    watched = built(Subclassed)
+    watched_weights, watched_history = trained(watched, data()[2])
+    for plain, mine in zip(weights, watched_weights, strict=True):
+        np.testing.assert_array_equal(mine, plain)
+    assert watched_history == history
+    assert watched.spectral_log.layers == ["hidden", "output"]
+
+
+@pytest.mark.parametrize("way", ["eager", "several steps per execution", "xla"])
+def test_every_way_of_running_gives_the_same_records(way):
+    groups = data()[2]
+    logs = []
+    for options in ({}, options_of(way)):
+        model = built(lambda: ks.SpectralModel(*tensors()))
+        trained(model, groups, **options)
+        logs.append(model.spectral_log)
+    assert (
+        logs[0]
+        .rows.drop(columns="frobenius_norm")
+        .equals(logs[1].rows.drop(columns="frobenius_norm"))
+    )
+    # XLA fuses and so rounds differently; the other ways run the same kernels.
+    tolerance = 1e-5 if way == "xla" else 0
+    scale = np.nanmax(logs[0].sigma, axis=1, keepdims=True)
+    assert np.nanmax(np.abs(logs[0].sigma - logs[1].sigma) / scale) <= tolerance
+
+
+def test_layers_are_left_as_they_were_also_after_an_exception():
+    class Raises(keras.layers.Layer):
+        def call(self, x):
+            raise RuntimeError("in the middle of a step")
+
+    layer = keras.layers.Dense(3)
+
+    class Model(ks.SpectralModel):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.raises = layer, Raises()
+
+        def call(self, x):
+            return self.raises(self.dense(x))
+
+    model = Model()
+    layer.build((None, 6))
+    before = dict(layer.__dict__)
+    model.compile("sgd", "mse", run_eagerly=True)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        model.fit(*data()[:2], verbose=0)
+    changed = {k for k in layer.__dict__ if layer.__dict__[k] is not before.get(k)}
+    assert "call" not in layer.__dict__
+    assert "activation" not in changed
+
+
+def test_layers_are_left_as_they_were_after_training():
+    model = ks.SpectralModel(*tensors())
+    layer = model.get_layer("hidden")
+    activation = layer.activation
+    trained(model, data()[2])
+    assert "call" not in layer.__dict__
+    assert layer.activation is activation
+
+
+def test_spectra_none_makes_a_plain_model():
+    model = ks.SpectralModel(*tensors())
+    trained(model, data()[2], spectra=None)
+    assert model.spectral_logger is None
+    with pytest.raises(ks.errors.SettingsError, match="spectra"):
+        model.spectral_log  # noqa: B018
+
+
+@pytest.mark.parametrize("spectra", ["every", True, [1, 2], 0, -3])
+def test_impossible_settings_are_refused_at_compile(spectra):
+    model = ks.SpectralModel(*tensors())
+    with pytest.raises(ks.errors.SettingsError):
+        model.compile("sgd", "mse", spectra=spectra)
+
+
+def test_steps_count_on_over_fits_and_compiles():
+    model = ks.SpectralModel(*tensors())
+    trained(model, data()[2], epochs=1)
+    trained(model, data()[2], epochs=1)
+    assert model.spectral_log.steps == list(range(8))
+    model.spectral_logger.reset_state()
+    assert len(model.spectral_log) == 0
+    model.fit(*data()[:2], verbose=0)
+    assert model.spectral_log.steps[0] == 8
+
+
+@pytest.mark.parametrize(
+    "spectra, steps",
+    [
+        (5, [0, 5, 10]),
+        (ks.schedules.epochs(2), [0, 8]),
+        (ks.schedules.at([1, 11]), [1, 11]),
+        (ks.schedules.logarithmic(1), [0, 1, 10]),
+        (lambda step, epoch, batch: (epoch == 1) & (batch < 2), [4, 5]),
+    ],
+)
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_schedules_choose_the_recorded_steps(spectra, steps, steps_per_execution):
+    model = ks.SpectralModel(*tensors())
+    trained(model, spectra=spectra, steps_per_execution=steps_per_execution)
+    assert model.spectral_log.steps == steps
+
+
+def test_more_steps_than_the_buffer_holds_lose_nothing():
+    model = ks.SpectralModel(*tensors())
+    trained(model, data()[2], epochs=4, steps_per_execution=50, fit={"batch_size": 1})
+    assert model.spectral_log.steps == list(range(200))
+
+
+def test_top_k_keeps_the_largest_and_says_so():
+    whole, cut = (built(lambda: ks.SpectralModel(*tensors())) for _ in range(2))
+    trained(whole, data()[2], epochs=1)
+    trained(cut, data()[2], epochs=1, spectra=ks.Spectra(top_k=2))
+    rows = cut.spectral_log.rows
+    np.testing.assert_array_equal(cut.spectral_log.sigma, whole.spectral_log.sigma[:, :2])
+    assert (rows["truncated"] == (rows["rank_bound"] > 2)).all()
+    np.testing.assert_array_equal(rows["frobenius_norm"], whole.spectral_log.rows["frobenius_norm"])
+
+
+def test_named_summaries_appear_in_history_and_nothing_else_does():
+    model = ks.SpectralModel(*tensors())
+    _, history = trained(model, data()[2], spectra=ks.Spectra(show=["effective_rank"]))
+    groups = {"effective_rank_all", "effective_rank_HC", "effective_rank_SZ"}
+    assert set(history) == {"loss", "accuracy"} | groups
+    table = model.spectral_log.select(quantity="gradient", epoch=2, group="SZ").summary()
+    assert history["effective_rank_SZ"][-1] == pytest.approx(table["effective_rank"].mean())
+
+
+def test_frozen_layers_are_not_recorded():
+    model = ks.SpectralModel(*tensors())
+    model.get_layer("hidden").trainable = False
+    trained(model, data()[2])
+    assert model.spectral_log.layers == ["output"]
+    reasons = ks.coverage(model).set_index(["layer", "weight"])["reason"]
+    assert "frozen" in reasons["hidden", "kernel"]
+
+
+def test_other_layers_are_skipped_with_one_warning_and_listed():
+    inputs = keras.Input((6,))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(4, name="d")(inputs))
+    model = ks.SpectralModel(inputs, keras.layers.Dense(3, activation="softmax", name="o")(x))
+    with pytest.warns(UserWarning, match="norm: no rule for BatchNormalization") as caught:
+        trained(model, data()[2])
+    assert len(caught) == 1
+    assert model.spectral_log.layers == ["d", "o"]
+    model.compile("sgd", "mse", spectra=ks.Spectra(strict=True))
+    with pytest.raises(ks.errors.UnsupportedLayerError, match="norm"):
+        model.fit(*data()[:2], verbose=0)
+
+
+def test_layers_are_chosen_by_name_pattern_or_predicate():
+    for layers in ("output", ["out*"], lambda layer: layer.units == 3):
+        model = ks.SpectralModel(*tensors())
+        trained(model, spectra=ks.Spectra(layers=layers), epochs=1)
+        assert model.spectral_log.layers == ["output"]
+    model = ks.SpectralModel(*tensors())
+    with pytest.raises(ks.errors.SettingsError, match="typo"):
+        trained(model, spectra=ks.Spectra(layers=["output", "typo"]))
+
+
+def test_nan_loss_is_recorded_named_once_and_training_goes_on():
+    x, y, groups = data()
+    x[20] = np.nan
+    model = ks.SpectralModel(*tensors())
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.warns(UserWarning, match="holds NaN or Inf at step 1") as caught:
+        model.fit(x, y, groups=groups, batch_size=16, shuffle=False, verbose=0, epochs=2)
+        log = model.spectral_log
+    assert len(caught) == 1
+    assert log.steps == list(range(8))
+    assert np.isnan(log.singular_values("hidden", "activation", step=1)).all()
+    assert np.isfinite(log.singular_values("hidden", "activation", step=0)).all()
+    assert model.spectral_logger.nonfinite == log.rows["frobenius_norm"].isna().sum()
+
+
+def test_class_weight_changes_adjoints_as_sample_weight_does():
+    x, y, groups = data()
+    logs = []
+    weights = {0: 1.0, 1: 2.0, 2: 0.5}
+    for extra in (
+        {"class_weight": weights},
+        {"sample_weight": np.array([weights[c] for c in y], "f")},
+    ):
+        model = built(lambda: ks.SpectralModel(*tensors()))
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.fit(x, y, groups=groups, shuffle=False, verbose=0, **extra)
+        logs.append(model.spectral_log)
+    np.testing.assert_array_equal(logs[0].sigma, logs[1].sigma)
+
+
+def test_evaluate_gives_the_usual_metrics_and_keeps_its_spectra():
+    x, y, groups = data()
+    model = ks.SpectralModel(*tensors())
+    trained(model, groups, epochs=1)
+    recorded = len(model.spectral_log)
+    plain = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert model.evaluation_log is None
+    assert model.evaluate(x, y, groups=groups, verbose=0, return_dict=True) == plain
+    assert model.evaluation_log.groups == ["all", "HC", "SZ"]
+    assert len(model.spectral_log) == recorded
+    dataset = ks.with_groups(tf.data.Dataset.from_tensor_slices((x, y)).batch(10), groups)
+    assert model.evaluate(dataset, verbose=0, return_dict=True).keys() == plain.keys()
+    assert len(model.evaluation_log.steps) == 5
+
+
+def test_a_custom_loss_on_the_model_is_the_one_that_is_watched():
+    class Doubled(ks.SpectralModel):
+        def compute_loss(self, *args, **kwargs):
+            return 2 * super().compute_loss(*args, **kwargs)
+
+    one, two = built(lambda: ks.SpectralModel(*tensors())), built(lambda: Doubled(*tensors()))
+    for model in (one, two):
+        trained(model, data()[2], epochs=1, spectra=ks.schedules.at([0]))
+    one, two = one.spectral_log, two.spectral_log
+    is_activation = (one.rows["quantity"] == "activation").to_numpy()
+    np.testing.assert_array_equal(two.sigma[is_activation], one.sigma[is_activation])
+    np.testing.assert_allclose(two.sigma[~is_activation], 2 * one.sigma[~is_activation], rtol=1e-6)
+
+
+def test_loss_scaling_is_divided_out():
+    logs = []
+    for factor in (None, 1024.0):
+        model = built(lambda: ks.SpectralModel(*tensors()))
+        optimizer = keras.optimizers.SGD(0.01, loss_scale_factor=factor)
+        trained(model, data()[2], epochs=1, optimizer=optimizer)
+        logs.append(model.spectral_log)
+    np.testing.assert_allclose(logs[0].sigma, logs[1].sigma, rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_records_unscaled_adjoints(policy):
+    x, y, groups = data()
+    logs = []
+    for dtype in ("float32", policy):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((6,))
+        h = keras.layers.Dense(8, activation="relu", name="hidden", dtype=dtype)(inputs)
+        o = keras.layers.Dense(3, name="output", dtype=dtype)(h)
+        model = ks.SpectralModel(inputs, keras.layers.Activation("softmax", dtype="float32")(o))
+        optimizer = keras.optimizers.SGD(0.0)
+        if dtype == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        model.fit(x, y, groups=groups, shuffle=False, verbose=0)
+        logs.append(model.spectral_log)
+    # bfloat16 keeps 8 bits, float16 eleven; norms average the rounding of entries.
+    rtol = 0.02 if policy == "mixed_bfloat16" else 0.003
+    np.testing.assert_allclose(
+        logs[1].rows["frobenius_norm"], logs[0].rows["frobenius_norm"], rtol=rtol
+    )
+
+
+def test_groups_beside_a_dataset_and_generators_with_groups_are_refused():
+    x, y, groups = data()
+    model = ks.SpectralModel(*tensors())
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ks.errors.GroupsError, match="inside a tf.data.Dataset"):
+        model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), groups=groups)
+    with pytest.raises(ks.errors.GroupsError, match="must come with arrays"):
+        model.fit(((x, y) for _ in range(2)), groups=groups)
+    with pytest.raises(ks.errors.GroupsError, match="one label per example. Received: 49 labels"):
+        model.fit(x, y, groups=groups[:49])
+
+
+def test_distributed_training_is_refused_before_it_begins():
+    from keras_spectral.logger import require_one_replica
+
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+
+    with pytest.raises(ks.errors.RecordingError, match="2 replicas"):
+        require_one_replica(TwoReplicas())
+
+
+def test_nothing_is_traced_again_after_the_first_epoch():
+    x, y, groups = data()
+    traces = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, x):
+            traces.append(1)
+            return x
+
+    inputs = keras.Input((6,))
+    x_ = Counting()(keras.layers.Dense(4, name="d")(inputs))
+    model = ks.SpectralModel(inputs, keras.layers.Dense(3, activation="softmax")(x_))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, y, groups=groups, batch_size=16, verbose=0, epochs=1)
+    first = len(traces)
+    model.fit(x, y, groups=groups[::-1], batch_size=16, verbose=0, epochs=3)
+    assert len(traces) == first
+
+
+def test_warnings_of_the_package_are_none_in_a_plain_case():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(ks.SpectralModel(*tensors()), data()[2])
