@@ -8,6 +8,11 @@ import tensorflow as tf
 from keras_spectral.errors import GroupsError
 from keras_spectral.spectra.groups import Membership
 
+_MISFIT = (
+    "`groups` must have one label per example. Received: {} labels for a dataset of {}. "
+    "Try the labels of just the examples in the dataset, in the same order."
+)
+
 
 class Grouped(NamedTuple):
     """Inputs with their group mask, in the place of `x`: Keras moves both alike.
@@ -66,27 +71,32 @@ def with_groups(dataset, groups, batched=None):
     membership = Membership.of(groups)
     mask = tf.constant(membership.mask.astype("uint8"))
     columns = (membership.names, tuple(int(r) for r in membership.relabeling))
+    elements = int(dataset.cardinality())
     batched = _is_batched(dataset, len(membership)) if batched is None else batched
-    _require_fitting_length(dataset, len(membership), batched)
+    if not batched and elements >= 0 and elements != len(membership):
+        raise GroupsError(_MISFIT.format(len(membership), f"{elements} examples"))
+    largest = _static_batch_size(dataset) if batched else 1
+    misfit = _MISFIT.format(len(membership), "more or fewer examples")
 
-    def with_rows(offset, element):
+    def with_rows(seen, element):
+        position, begin = seen
         x, y, sample_weight = element if len(element) == 3 else (*element, None)
         n = tf.shape(tf.nest.flatten(y)[0], tf.int64)[0] if batched else tf.constant(1, tf.int64)
-        enough = tf.debugging.assert_less_equal(
-            offset + n,
-            tf.constant(len(membership), tf.int64),
-            f"`groups` must have one label per example. Received: {len(membership)} labels for a "
-            "dataset with more examples.",
-        )
-        with tf.control_dependencies([enough]):
-            rows = mask[offset : offset + n] if batched else mask[offset]
-        return offset + n, (x, y, sample_weight, rows)
+        end = begin + n
+        left = tf.constant(len(membership), tf.int64) - end
+        # `batch(…, drop_remainder=True)` may leave less than a batch.
+        fits = (left >= 0) & ((left < largest) | (position + 1 != elements))
+        checked = tf.debugging.Assert(fits, [misfit])
+        with tf.control_dependencies([checked]):
+            rows = mask[begin:end] if batched else mask[begin]
+        return (position + 1, end), (x, y, sample_weight, rows)
 
     def with_names(x, y, sample_weight, rows):
         return x, y, sample_weight, GroupMask(rows, *columns)
 
     # In two steps, as `scan` cannot make a `GroupMask`.
-    return dataset.scan(tf.constant(0, tf.int64), with_rows).map(with_names)
+    zero = tf.constant(0, tf.int64)
+    return dataset.scan((zero, zero), with_rows).map(with_names)
 
 
 def grouped_dataset(dataset):
@@ -136,13 +146,14 @@ def _require_tuples(dataset):
 def _is_batched(dataset, n):
     elements = int(dataset.cardinality())
     leading = {_leading_size(spec) for spec in tf.nest.flatten(dataset.element_spec)}
-    if "scalar" in leading:
+    sizes = leading - {None}
+    if "scalar" in sizes or len(sizes) > 1:
         return False
     if elements == n:  # batches of one
-        return leading <= {1, None}
-    if 0 <= elements < n or leading == {None}:
+        return sizes <= {1}
+    if 0 <= elements < n or not sizes:
         return True
-    if elements > n:
+    if elements > n:  # too few labels in any case
         return False
     raise GroupsError(
         "`batched` must be given for a dataset of unknown length. "
@@ -150,20 +161,12 @@ def _is_batched(dataset, n):
     )
 
 
+def _static_batch_size(dataset):
+    sizes = [_leading_size(spec) for spec in tf.nest.flatten(dataset.element_spec)]
+    return next((size for size in sizes if isinstance(size, int)), 1)
+
+
 def _leading_size(spec):
     if spec.shape.rank is None:
         return None
     return spec.shape[0] if spec.shape.rank else "scalar"
-
-
-def _require_fitting_length(dataset, n, batched):
-    elements = int(dataset.cardinality())
-    sizes = {_leading_size(spec) for spec in tf.nest.flatten(dataset.element_spec)}
-    most = max((size for size in sizes if isinstance(size, int)), default=n) if batched else 1
-    fits = elements <= n < (elements + 1) * most if batched else elements == n
-    if elements >= 0 and not fits:
-        raise GroupsError(
-            "`groups` must have one label per example. "
-            f"Received: {n} labels for a dataset of {elements} elements. "
-            "Try the labels of just the examples in the dataset, in the same order."
-        )

@@ -15,6 +15,7 @@ Example:
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ class at:
     steps: tuple[int, ...]
 
     def __post_init__(self):
-        steps = tuple(sorted({_whole_number("steps", step) for step in self.steps}))
+        given = self.steps if np.ndim(self.steps) == 1 else ()
+        steps = tuple(sorted({_whole_number("steps", step) for step in given}))
         if not steps or steps[0] < 0:
             raise SettingsError(
                 "`steps` must hold at least one step, none negative. "
@@ -151,7 +153,7 @@ def _among(steps, step):
 
 
 def _whole_number(name, value):
-    if isinstance(value, bool) or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, Real) or value % 1 != 0:
         raise SettingsError(f"`{name}` must hold whole numbers. Received: {name}={value!r}.")
     return int(value)
 

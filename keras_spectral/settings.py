@@ -1,6 +1,6 @@
 """What to record: the settings object `Spectra`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -67,18 +67,18 @@ class Spectra:
         object.__setattr__(self, "quantities", _choice("quantities", self.quantities, QUANTITIES))
         object.__setattr__(self, "show", _choice("show", self.show, tuple(SUMMARIES)))
         if self.layers is not None and not callable(self.layers):
-            object.__setattr__(self, "layers", _as_tuple(self.layers))
+            object.__setattr__(self, "layers", _patterns(self.layers))
         if not self.quantities:
             raise SettingsError(
                 "`quantities` must name at least one of "
                 f"{QUANTITIES}. Received: quantities=(). Use `spectra=None` to record nothing."
             )
-        if self.top_k is not None and (not isinstance(self.top_k, int) or self.top_k < 1):
+        if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
             raise SettingsError(
                 f"`top_k` must be a positive integer or None. Received: top_k={self.top_k!r}."
             )
-        _choice("method", self.method, METHODS)
-        _choice("gradients", self.gradients, GRADIENTS)
+        _require_one("method", self.method, METHODS)
+        _require_one("gradients", self.gradients, GRADIENTS)
 
     @classmethod
     def of(cls, value):
@@ -157,7 +157,18 @@ class Spectra:
 
 
 def _as_tuple(value):
-    return (value,) if isinstance(value, str) else tuple(value)
+    one = isinstance(value, str) or not isinstance(value, Iterable)
+    return (value,) if one else tuple(value)
+
+
+def _patterns(value):
+    patterns = _as_tuple(value)
+    if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise SettingsError(
+            "`layers` must be layer paths, patterns or a function. "
+            f'Received: layers={value!r}. Try `layers=["encoder/*"]`, or None for all layers.'
+        )
+    return patterns
 
 
 def _choice(name, value, allowed):
@@ -166,3 +177,8 @@ def _choice(name, value, allowed):
     if unknown:
         raise SettingsError(f"`{name}` must be among {allowed}. Received: {name}={value!r}.")
     return tuple(item for item in allowed if item in chosen)
+
+
+def _require_one(name, value, allowed):
+    if value not in allowed:
+        raise SettingsError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}.")

@@ -6,6 +6,8 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
+from jinja2 import Environment
+
 from keras_spectral import __version__
 from keras_spectral.analysis.report_content import (
     cards,
@@ -86,7 +88,8 @@ def report(
 
 
 def _page(log, pairs, figures, images, title, sections):
-    template = _environment().from_string(
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(
         resources.files("keras_spectral.analysis").joinpath("report.html.j2").read_text("utf-8")
     )
     return template.render(
@@ -108,14 +111,9 @@ def _page(log, pairs, figures, images, title, sections):
         coverage=coverage_table(log),
         scores=scores_table(log),
         facts=facts_table(log),
+        several_runs=len(log.runs) > 1,
         provenance=provenance_json(log),
     )
-
-
-def _environment():
-    from jinja2 import Environment
-
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def _png(figure):

@@ -1,14 +1,16 @@
 """A callback that writes spectra to CSV while training goes on."""
 
-import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 
+from keras_spectral.callbacks.same_model import require_same_model
 from keras_spectral.errors import RecordingError, SettingsError
 from keras_spectral.log.appender import LogAppender
-from keras_spectral.log.files import json_path, write_text
+from keras_spectral.log.files import json_path, write_json
+from keras_spectral.log.spectral_log import require_run_labels
 
 
 class SpectralCSVLogger(keras.callbacks.Callback):
@@ -28,6 +30,7 @@ class SpectralCSVLogger(keras.callbacks.Callback):
 
     Raises:
         SettingsError: If `every` is neither.
+        LogError: If a label in `run` has the name of a column.
     """
 
     def __init__(self, filename, append=False, every="epoch", run=None):
@@ -36,7 +39,11 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         self.append = append
         self._run = run
         self._appender = None
+        self._writes_for = None
+        self._log = None
         self._written = (0, 0)
+        if isinstance(run, Mapping):
+            require_run_labels(run)
         self._every = every
         if every != "epoch":
             if not isinstance(every, int) or every < 1:
@@ -54,7 +61,8 @@ class SpectralCSVLogger(keras.callbacks.Callback):
             logs: Not used.
 
         Raises:
-            RecordingError: If the model records no spectra.
+            RecordingError: If the model records no spectra, or is another one than before.
+            LogError: If the file to append to is not a log.
             OSError: If the file cannot be written.
         """
         if getattr(self.model, "spectral_logger", None) is None:
@@ -63,12 +71,15 @@ class SpectralCSVLogger(keras.callbacks.Callback):
                 f"Received: {type(self.model).__name__} without them. "
                 "Try `SpectralModel` and `compile(…, spectra=1)`."
             )
+        require_same_model(self, self._writes_for)
         log = self.model.spectral_log
         if self._appender is None:
             self._appender = LogAppender(self.filename, append=self.append)
-            self._written = _sizes(log)
+            self._writes_for = self.model
+        if self._log is not log:
+            self._log, self._written = log, _sizes(log)
         provenance = log.provenance if self._run is None else {**log.provenance, "run": self._run}
-        write_text(json.dumps(provenance, indent=1), json_path(self.filename))
+        write_json(provenance, json_path(self.filename))
 
     def on_epoch_end(self, epoch, logs=None):
         """Write what came in this epoch.
@@ -96,6 +107,8 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         if self._appender is None:
             return
         log = self.model.spectral_log
+        if self._log is not log:  # `reset_state` began a new one
+            self._log, self._written = log, (0, 0)
         new = log.after(*self._written)
         try:
             self._appender.write(new if self._run is None else new.with_run(self._run))

@@ -3,6 +3,7 @@
 import keras
 
 from keras_spectral import schedules
+from keras_spectral.callbacks.same_model import require_same_model
 from keras_spectral.introspection import Introspection, data_batches, every_call
 from keras_spectral.settings import Spectra
 
@@ -28,6 +29,7 @@ class SpectralProbe(keras.callbacks.Callback):
 
     Raises:
         GroupsError: If `groups` does not fit `x`.
+        SettingsError: If `every` or `spectra` is not possible.
     """
 
     def __init__(self, x, y, groups=None, every=1, sample_weight=None, spectra=1):
@@ -35,10 +37,12 @@ class SpectralProbe(keras.callbacks.Callback):
         self._batches, self._membership, self._size = data_batches(
             x, y, groups, sample_weight, None
         )
-        self._due = schedules.epochs(every) if isinstance(every, int) else every
+        self._due = Spectra(schedules.epochs(every) if isinstance(every, int) else every).every
         self._settings = every_call(Spectra.of(spectra))
         self._introspection = None
-        self._last = None
+        self._looks_at = None
+        self._next_epoch = 0
+        self._last_step = None
 
     @property
     def log(self):
@@ -54,8 +58,13 @@ class SpectralProbe(keras.callbacks.Callback):
 
         Args:
             logs: Not used.
+
+        Raises:
+            RecordingError: If the model is another one than before.
         """
+        require_same_model(self, self._looks_at)
         if self._introspection is None:
+            self._looks_at = self.model
             self._introspection = Introspection(self.model, self._settings)
             self._introspection.logger.begin(self._membership, self._size)
 
@@ -66,7 +75,7 @@ class SpectralProbe(keras.callbacks.Callback):
             epoch: Number of the epoch about to begin.
             logs: Not used.
         """
-        self._epochs = epoch + 1
+        self._next_epoch = epoch + 1
         if self._due(self._step(), epoch, 0):
             self._look(epoch)
 
@@ -76,11 +85,15 @@ class SpectralProbe(keras.callbacks.Callback):
         Args:
             logs: Not used.
         """
-        self._look(self._epochs)
+        self._look(self._next_epoch)
 
     def _look(self, epoch):
+        step = self._step()
+        if step == self._last_step:  # the end of one `fit` is the begin of the next
+            return
+        self._last_step = step
         logger = self._introspection.logger
-        logger.step.assign(self._step())
+        logger.step.assign(step)
         logger.begin_epoch(epoch)
         for (x, mask), y, sample_weight in self._batches:
             self._introspection.look(x, y, sample_weight, mask)

@@ -1,12 +1,13 @@
 """Appending to a log on disk: the header once, no row twice, never half a row."""
 
 import os
+import zlib
 from pathlib import Path
 
 import pandas as pd
 
 from keras_spectral.errors import LogError
-from keras_spectral.log.files import csv_ready, relabelings_path, write_csv
+from keras_spectral.log.files import csv_ready, read_columns, relabelings_path, write_csv
 from keras_spectral.log.schema import KEYS
 
 
@@ -35,11 +36,18 @@ class LogAppender:
             log: `SpectralLog`.
 
         Raises:
-            OSError: If a file cannot be written; it is then as long as before.
+            OSError: If a file cannot be written; both then hold what they held before.
         """
-        rows, relabelings = self._tables
-        rows.write(log.to_dataframe())
-        relabelings.write(log.relabelings)
+        tables = zip(self._tables, (log.to_dataframe(), log.relabelings), strict=True)
+        new = [appender.prepared(table) for appender, table in tables]
+        sizes = [appender.size for appender in self._tables]
+        try:
+            for appender, table in zip(self._tables, new, strict=True):
+                appender.append(table)
+        except BaseException:  # an interrupt must not leave half a row either
+            for appender, size in zip(self._tables, sizes, strict=True):
+                appender.cut(size)
+            raise
 
 
 class _TableAppender:
@@ -48,60 +56,88 @@ class _TableAppender:
         self._keys = list(keys)
         self._columns: list[str] = []
         self._held: set[tuple] = set()
-        if append and path.exists() and path.stat().st_size:
+        if append and self.size:
             self._take_over()
-        elif path.exists() or path.suffix != ".gz":
+        elif path.suffix == ".gz":
+            path.unlink(missing_ok=True)
+        else:
             path.write_bytes(b"")
 
-    def write(self, table):
-        """Append the rows of a table that are not held yet."""
+    @property
+    def size(self):
+        """Bytes of the file, 0 if there is none."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def prepared(self, table):
+        """Return the rows that are not held yet, after making room for their columns."""
         if self._held and len(table):
             keys = table[self._keys].itertuples(index=False, name=None)
             table = table[[key not in self._held for key in keys]]
+        if len(table) and self._columns and set(table.columns) - set(self._columns):
+            self._widen(table)
+        return table
+
+    def append(self, table):
+        """Append rows."""
         if not len(table):
             return
-        if set(table.columns) - set(self._columns) and self._columns:
-            self._widen(table)
-        header = not self._columns
         self._columns = self._columns or list(table.columns)
-        self._append(csv_ready(table).reindex(columns=self._columns), header)
+        csv_ready(table).reindex(columns=self._columns).to_csv(
+            self._path,
+            mode="a",
+            header=not self.size,
+            index=False,
+            compression="gzip" if self._path.suffix == ".gz" else None,
+        )
 
-    def _append(self, table, header):
-        before = self._path.stat().st_size if self._path.exists() else 0
-        compression = "gzip" if self._path.suffix == ".gz" else None
-        try:
-            table.to_csv(self._path, mode="a", header=header, index=False, compression=compression)
-        except OSError:
-            os.truncate(self._path, before)
-            self._columns = [] if header else self._columns
-            raise
+    def cut(self, size):
+        """Take back what was appended to a file that had `size` bytes."""
+        if self._path.exists():
+            os.truncate(self._path, size)
 
     def _take_over(self):
-        if self._path.suffix != ".gz":
-            _drop_cut_line(self._path)
-        held = pd.read_csv(self._path, dtype=str, keep_default_na=False)
-        missing = [key for key in self._keys if key not in held]
-        if missing:
+        text, whole = _contents(self._path)
+        header = text.partition(b"\n")[0].decode(errors="replace").strip().split(",")
+        missing = [key for key in self._keys if key not in header]
+        if missing or b"\n" not in text:
             raise LogError(
                 "`append=True` must be used with a log file. "
                 f"Received: {self._path}, without the columns {missing}. Try another file name."
             )
-        self._columns = list(held.columns)
-        numbers = [key for key in ("epoch", "step", "relabeling") if key in self._keys]
-        keys = held[self._keys].astype({key: int for key in numbers})
-        self._held = set(keys.itertuples(index=False, name=None))
+        self.cut(whole)
+        if whole:
+            held = read_columns(self._path, self._keys)
+            self._columns = list(held.columns)
+            self._held = set(held[self._keys].itertuples(index=False, name=None))
 
     def _widen(self, table):
         # A batch with more rows than any before has longer spectra. Rewritten once, at once.
         held = pd.read_csv(self._path, dtype=str, keep_default_na=False)
-        wider = [*self._columns, *(c for c in table.columns if c not in self._columns)]
+        new = [column for column in table.columns if column not in self._columns]
+        labels = [column for column in new if not column.startswith("sigma_")]
+        place = self._columns.index("epoch")
+        wider = [*self._columns[:place], *labels, *self._columns[place:]]
+        wider += [column for column in new if column not in labels]
         write_csv(held.reindex(columns=wider), self._path)
         self._columns = wider
 
 
-def _drop_cut_line(path):
-    with open(path, "rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+def _contents(path):
+    # What can be read of a file, and the number of bytes up to which nothing is cut off.
+    data = path.read_bytes()
+    if path.suffix != ".gz":
+        return data, data.rfind(b"\n") + 1
+    text, whole = b"", 0
+    while whole < len(data):
+        member = zlib.decompressobj(wbits=31)
+        try:
+            text += member.decompress(data[whole:])
+        except zlib.error as error:
+            raise LogError(
+                f"`append=True` must be used with a log file. Received: {path}, which cannot be "
+                f"read: {error}. Try another file name."
+            ) from error
+        if not member.eof:
+            break
+        whole = len(data) - len(member.unused_data)
+    return text, whole

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pandas as pd
 
 from keras_spectral.errors import LogError
 from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS, TEXT, WHOLE_NUMBERS
+
+ROUND_TRIP = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
+"""Older pandas must be asked to read floats exactly; newer ones do, and warn when asked."""
 
 NAN = "nan"
 """How a NaN singular value is written; an empty field means that there is no such value."""
@@ -55,6 +59,16 @@ def write_text(text, path):
     _replace(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
 
 
+def write_json(data, path):
+    """Write plain data to JSON, replacing the file at once.
+
+    Args:
+        data: Dictionary; NumPy numbers and arrays become plain ones.
+        path: File to write.
+    """
+    write_text(json.dumps(data, indent=1, default=_plain), path)
+
+
 def csv_ready(table):
     """Return log rows with NaN singular values spelled out, so that reading tells them from none.
 
@@ -86,7 +100,7 @@ def read_table(path):
     Raises:
         LogError: If the file is missing, not a log, or cut off.
     """
-    table = _read(path, (*KEYS, *FACTS))
+    table = read_columns(path, (*KEYS, *FACTS))
     kept = table.filter(like="sigma_").notna().sum(axis=1).to_numpy()
     expected = table["rank_bound"].to_numpy()
     known = table["frobenius_norm"].notna().to_numpy() & ~table["truncated"].to_numpy(dtype=bool)
@@ -103,22 +117,42 @@ def read_table(path):
 def read_relabelings(path):
     """Read the relabelings beside the log at `path`, or `None` if there are none."""
     beside = relabelings_path(path)
-    return _read(beside, RELABELING_KEYS) if beside.exists() else None
+    return read_columns(beside, RELABELING_KEYS) if beside.exists() else None
 
 
 def read_provenance(path):
     """Read the provenance beside the log at `path`, or an empty dictionary."""
     beside = json_path(path)
-    return json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    if not beside.exists():
+        return {}
+    try:
+        return dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise LogError(
+            "The provenance beside a log must be a JSON dictionary. "
+            f"Received: {beside}, which cannot be read: {error}. Try removing that file."
+        ) from error
 
 
-def _read(path, required):
+def read_columns(path, required):
+    """Read a table of a log, checked for the columns it must have.
+
+    Args:
+        path: `.csv`, `.csv.gz` or `.parquet` file.
+        required: Names of columns.
+
+    Returns:
+        DataFrame.
+
+    Raises:
+        LogError: If the file is missing, cut off, or without these columns.
+    """
     path = Path(path)
     if not path.is_file():
         raise LogError(f"`path` must be a log file. Received: {path}, which is not a file.")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (ValueError, OSError, EOFError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise LogError(
             f"`path` must be a complete log file. Received: {path}, which cannot be read: {error}"
         ) from error
@@ -139,12 +173,13 @@ def _read_csv(path):
     types |= {column: np.int64 for column in WHOLE_NUMBERS if column in header}
     types |= {column: bool for column in ("truncated",) if column in header}
     numbers = [column for column in header if column not in types]
+    labels = header[: header.get_loc("epoch")] if "epoch" in header else []
     return pd.read_csv(
         path,
         dtype=types,  # type: ignore[arg-type]
-        float_precision="round_trip",
         keep_default_na=False,
-        na_values={column: ["", NAN] for column in numbers},
+        na_values={column: [""] if column in labels else ["", NAN] for column in numbers},
+        **({"float_precision": "round_trip"} if ROUND_TRIP else {}),
     )
 
 
@@ -170,6 +205,10 @@ def _replace(path, write):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _plain(value):
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
 def _stem(path):

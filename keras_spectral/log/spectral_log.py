@@ -4,7 +4,6 @@ A row is keyed by `(run, epoch, step, layer, weight, quantity, group)`. It store
 and what is needed to read them, never opinions: every summary is derived when asked.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class SpectralLog:
     def __init__(self, rows=None, sigma=None, relabelings=None, provenance=None):
         self._blocks = Spool([] if rows is None else [(rows, np.asarray(sigma, dtype=float))])
         self._whole: tuple[pd.DataFrame, np.ndarray] | None = None
-        self._relabelings = [] if relabelings is None else [relabelings]
+        self._relabelings = [] if relabelings is None or not len(relabelings) else [relabelings]
         self.provenance: dict[str, Any] = dict(provenance or {})
 
     def append(self, other):
@@ -51,7 +50,7 @@ class SpectralLog:
         Args:
             other: A `SpectralLog`. Its rows are shared, not copied.
         """
-        for block in other._blocks:
+        for block in other._blocks.after(0):
             self._blocks.append(*block)
         self._relabelings.extend(other._relabelings)
         self.provenance = {**other.provenance, **self.provenance}
@@ -71,6 +70,7 @@ class SpectralLog:
         """
         if isinstance(logs, Mapping):
             logs = [log.with_run(run) for run, log in logs.items()]
+        logs = list(logs)
         result = cls()
         for log in logs:
             result.append(log)
@@ -87,8 +87,12 @@ class SpectralLog:
 
         Returns:
             A new `SpectralLog`.
+
+        Raises:
+            LogError: If a label has the name of another column.
         """
         labels = dict(run) if isinstance(run, Mapping) else {}
+        require_run_labels(labels)
         text = " ".join(f"{key}={value}" for key, value in labels.items()) or str(run)
 
         def relabelled(rows):
@@ -173,7 +177,7 @@ class SpectralLog:
             keep &= self._matches(rows, key, wanted)
         table = self.relabelings
         kept = np.ones(len(table), dtype=bool)
-        for key, wanted in keys.items():
+        for key, wanted in keys.items() if len(table) else ():
             kept &= table[key].isin(_as_list(wanted)).to_numpy()
         return SpectralLog(rows[keep], _trimmed(sigma[keep]), table[kept], self.provenance)
 
@@ -264,7 +268,9 @@ class SpectralLog:
         write_table(self.to_dataframe(), path)
         if len(self.relabelings):
             files.write_csv(self.relabelings, files.relabelings_path(path))
-        files.write_text(json.dumps(self.provenance, indent=1), files.json_path(path))
+        else:
+            files.relabelings_path(path).unlink(missing_ok=True)
+        files.write_json(self.provenance, files.json_path(path))
 
     def after(self, n_rows, n_relabelings=0):
         """Return what follows the first rows: what came since one last looked.
@@ -346,6 +352,24 @@ def read_log(path):
     log = SpectralLog(rows, sigma, files.read_relabelings(path), files.read_provenance(path))
     log._require_unique_keys()
     return log
+
+
+def require_run_labels(labels):
+    """Raise if a label of a run has the name of another column.
+
+    Args:
+        labels: Mapping from label names to values.
+
+    Raises:
+        LogError: If it has.
+    """
+    taken = [name for name in labels if name in (*KEYS, *FACTS, *RELABELING_KEYS)]
+    taken += [name for name in labels if str(name).startswith("sigma_")]
+    if taken:
+        raise LogError(
+            "`run` must use labels that are no columns of a log. "
+            f"Received: run={dict(labels)}, with {taken}. Try other names, such as `fold`."
+        )
 
 
 def spectrum_table(rows, sigma):

@@ -70,16 +70,24 @@ class Spool:
 
     def _spill(self):
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="keras_spectral_")  # noqa: SIM115
-        offset = self._file.seek(0, 2)
+            # Unbuffered: a buffer that could not be written would be in the way of all reading.
+            self._file = tempfile.TemporaryFile(prefix="keras_spectral_", buffering=0)  # noqa: SIM115
         places = []
-        for rows, sigma in self._recent:
-            places.append((self._file.tell(), len(rows)))
-            pickle.dump((rows, sigma), self._file, protocol=5)
-        self._file.flush()
-        assert places[0][0] == offset
+        end = offset = self._file.seek(0, 2)
+        try:
+            for rows, sigma in self._recent:
+                places.append((offset, len(rows)))
+                offset += self._write(pickle.dumps((rows, sigma), protocol=5))
+        except OSError:
+            self._file.truncate(end)
+            raise
         self._spilled += places
         self._recent, self._recent_bytes = [], 0
+
+    def _write(self, data):
+        if self._file.write(data) < len(data):
+            raise OSError("the disk is full")
+        return len(data)
 
     def _read(self, offset):
         assert self._file is not None

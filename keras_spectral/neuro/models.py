@@ -5,7 +5,15 @@ import keras
 from keras_spectral.errors import DataError
 
 
-def mlp(n_features, n_classes, hidden=(128, 64), dropout=0.5, l2=0.0, name="mlp"):
+def mlp(
+    n_features,
+    n_classes,
+    hidden=(128, 64),
+    dropout=0.5,
+    l2=0.0,
+    standardize=None,
+    name="mlp",
+):
     """A multilayer perceptron for a table of features: Dense, ReLU, Dropout, and again; softmax.
 
     The defaults are for hundreds of features of some tens of subjects, which any network learns by
@@ -15,13 +23,15 @@ def mlp(n_features, n_classes, hidden=(128, 64), dropout=0.5, l2=0.0, name="mlp"
     depth, equally in every fold.
 
     Args:
-        n_features: Number of columns of the (standardised) input.
+        n_features: Number of columns of the input, standardised here or before.
         n_classes: Number of classes, at least 2.
         hidden: Widths of the hidden layers, first to last. `()` is multinomial logistic regression.
         dropout: Fraction of each hidden layer's units dropped in training, in `[0, 1)`.
         l2: Weight of an L2 penalty on the hidden kernels, added to the loss. The gradient of the
             penalty belongs to no example; with 0 the loss is the mean over examples and nothing
             else.
+        standardize: Pair `(mean, variance)`, arrays `[n_features]` of the training examples, by
+            which a first layer standardises the input, so that the saved model takes raw features.
         name: Name of the model.
 
     Returns:
@@ -46,11 +56,15 @@ def mlp(n_features, n_classes, hidden=(128, 64), dropout=0.5, l2=0.0, name="mlp"
             f"Received: n_classes={n_classes}. Try `n_classes=len(classes)`."
         )
     inputs = keras.Input((n_features,), name="features")
-    x = inputs
+    x = inputs if standardize is None else _standardized(inputs, *standardize)
     for depth, width in enumerate(hidden, start=1):
         x = _hidden_layer(width, l2, depth)(x)
         x = keras.layers.Dropout(dropout, name=f"dropout_{depth}")(x)
     return keras.Model(inputs, _output_layer(n_classes)(x), name=name)
+
+
+def _standardized(inputs, mean, variance):
+    return keras.layers.Normalization(mean=mean, variance=variance, name="standardize")(inputs)
 
 
 def _hidden_layer(width, l2, depth):

@@ -128,12 +128,16 @@ def _header(path):
     with open(path, encoding="utf-8-sig", newline="") as file:
         line = next((line for line in file if line.strip()), "")
     separators = "\t" if path.suffix == ".tsv" else ",\t;"
-    fields = {mark: next(csv.reader([line], delimiter=mark), []) for mark in separators}
+    fields = {mark: _fields(line, mark) for mark in separators}
     separator = max(fields, key=lambda mark: len(fields[mark]))
     names = [name.strip() for name in fields[separator]]
     names = [name or f"{UNNAMED}{place}" for place, name in enumerate(names)]
     _require_names(path, names)
     return separator, names
+
+
+def _fields(line, separator):
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
 
 
 def _rows(path, **options):
@@ -146,7 +150,6 @@ def _rows(path, **options):
                 header=0,
                 index_col=False,
                 skipinitialspace=True,
-                encoding="utf-8-sig",
                 **options,
             )
         except pd.errors.ParserWarning as warning:

@@ -3,6 +3,7 @@
 Letters: `n` example, `g` group. `ALL` is always recorded beside the groups and is not a column.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -43,6 +44,13 @@ class Membership:
             raise GroupsError(
                 f"`groups` must not use the label {ALL!r}: it names the whole batch, which is "
                 "always recorded. Try another label."
+            )
+        columns = Counter(zip(self.names, self.relabeling.tolist(), strict=True))
+        repeated = [name for (name, _), times in columns.items() if times > 1]
+        if repeated:
+            raise GroupsError(
+                "`groups` must make groups with names of their own. "
+                f"Received: {repeated[0]!r} more than once. Try other column names."
             )
 
     def __len__(self):
@@ -115,10 +123,10 @@ class Membership:
 
     @classmethod
     def _from_columns(cls, columns):
-        if all(column.dtype == bool for column in columns.values()):
-            masks = np.stack([column.to_numpy() for column in columns.values()], axis=1)
-            return cls(tuple(columns), masks)
-        factors = [cls._from_labels(column, f"{name}=") for name, column in columns.items()]
+        if all(pd.api.types.is_bool_dtype(column) for _, column in columns):
+            masks = [column.fillna(False).to_numpy(dtype=bool) for _, column in columns]
+            return cls(tuple(name for name, _ in columns), np.stack(masks, axis=1))
+        factors = [cls._from_labels(column, f"{name}=") for name, column in columns]
         names = tuple(name for factor in factors for name in factor.names)
         return cls(names, np.concatenate([factor.mask for factor in factors], axis=1))
 
@@ -190,18 +198,20 @@ def relabelings(groups, n=99, seed=0, subjects=None):
 def _subjects(subjects, n):
     if subjects is None:
         return np.arange(n), np.arange(n)
-    codes, _ = pd.factorize(np.asarray(subjects), use_na_sentinel=False)
-    if len(codes) != n:
+    codes, _ = pd.factorize(np.asarray(subjects))
+    if len(codes) != n or (codes < 0).any():
         raise GroupsError(
-            f"`subjects` must have one entry per example. Received: {len(codes)} for {n} examples."
+            "`subjects` must have one entry per example, none missing. "
+            f"Received: {len(codes)} for {n} examples, {int((codes < 0).sum())} missing."
         )
     return codes, np.unique(codes, return_index=True)[1]
 
 
 def _columns(table):
-    items = table.items()
-    columns = {str(name): pd.Series(values).reset_index(drop=True) for name, values in items}
-    lengths = {name: len(column) for name, column in columns.items()}
+    columns = [
+        (_as_text(name), pd.Series(values).reset_index(drop=True)) for name, values in table.items()
+    ]
+    lengths = {name: len(column) for name, column in columns}
     if not columns or len(set(lengths.values())) != 1:
         raise GroupsError(
             f"`groups` must have columns of equal length. Received: lengths={lengths}."
@@ -216,4 +226,4 @@ def _as_text(label):
         label = label.decode()
     if isinstance(label, float | np.floating) and float(label).is_integer():
         label = int(label)
-    return str(label).strip()
+    return " ".join(str(label).splitlines()).strip()

@@ -95,10 +95,10 @@ def energy(table, k):
         table: A `SpectrumTable`.
         k: Positive integer. Where a truncated spectrum kept fewer values, the result is NaN.
     """
-    kept = np.nansum(table.sigma[:, :k] ** 2, axis=1)
+    relative = table.sigma[:, :k] / _nonzero(frobenius_norm(table))[:, None]
+    share = np.nansum(relative**2, axis=1)
     known = ~np.asarray(table.truncated) | (_lengths(table.sigma) >= k)
-    share = kept / _nonzero(frobenius_norm(table) ** 2)
-    return np.where(known & ~np.isnan(_first(table.sigma)), np.minimum(share, 1.0), np.nan)
+    return np.where(known & _positive(table.sigma), np.minimum(share, 1.0), np.nan)
 
 
 SUMMARIES = {

@@ -132,6 +132,15 @@ def test_a_wide_range_gets_a_logarithmic_axis_with_plain_numbers(synthetic_log):
     assert {"0.1", "0.01"} & {text.get_text() for text in axis.get_yticklabels()}
 
 
+def test_rounding_is_drawn_as_the_flat_line_it_is(synthetic_log):
+    log = synthetic_log()
+    noise = np.random.default_rng(0).normal(scale=1e-7, size=(len(log), 1))
+    log = SpectralLog(log.rows.assign(frobenius_norm=1.0), 1 + noise)
+    axis = drawn(figures.trajectories(log, size_corrected=False)).axes[0]
+    assert np.ptp(axis.get_ylim()) == pytest.approx(0.2, rel=0.01)
+    assert not axis.yaxis.get_offset_text().get_text()
+
+
 def test_a_deep_model_shows_twelve_weights_and_says_so(synthetic_log):
     log = synthetic_log(layers=[f"conv_{j}" for j in range(20)], steps=(0, 1))
     figure = figures.trajectories(log)
@@ -239,6 +248,17 @@ def test_the_map_of_many_steps_is_not_marked(synthetic_log):
     figure = drawn(figures.z_map(log, "HC", "SZ"))
     assert not figure.axes[0].lines
     assert not figure.legends
+
+
+def test_the_map_says_what_grey_is(synthetic_log):
+    figure = drawn(figures.z_map(synthetic_log(n_relabelings=9), "HC", "SZ"))
+    assert "no spread, or not recorded" not in legend_texts(figure)
+    log = synthetic_log(n_relabelings=9)
+    table = log.relabelings
+    table.loc[table["step"] == 1, "effective_rank"] = 2.0
+    figure = drawn(figures.z_map(log, "HC", "SZ"))
+    assert figure.axes[0].images[0].get_array().mask.tolist() == [[False, True, False]]
+    assert "no spread, or not recorded" in legend_texts(figure)
 
 
 def test_the_map_without_relabelings_says_so(synthetic_log):

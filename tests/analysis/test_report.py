@@ -139,6 +139,7 @@ def test_scores_and_coverage_of_runs_are_put_together(written, synthetic_log):
     }
     text = written(SpectralLog.concat(logs), sections=["coverage", "scores", "provenance"])
     assert text.count("no rule</td>") == 1
+    assert "What all runs share." in text
     assert ">fold=1</td>" in text
     assert "0.6</td>" in text
     assert "versions.keras" in text

@@ -32,6 +32,8 @@ def written(tmp_path):
         (PLAIN.replace(",", "\t"), "tabs.csv", "utf-8"),
         (PLAIN.replace("x", '"x"').replace("007", '"007"'), "quoted.csv", "utf-8"),
         (PLAIN.replace(",", " , ").replace("00", "  00"), "blanks.csv", "utf-8"),
+        (PLAIN.replace("x", ' "x"').replace("2.5", ' "2.5"'), "blank_and_quote.csv", "utf-8"),
+        (PLAIN.replace("Id", '"Id"'), "quote_after_bom.csv", "utf-8-sig"),
         ("\n" + PLAIN.replace("\n", "\n\n"), "blank_lines.csv", "utf-8"),
         (PLAIN + ",,\n,,\n", "padded.csv", "utf-8"),
         (PLAIN.removesuffix("\n"), "no_last_newline.csv", "utf-8"),
@@ -63,7 +65,7 @@ def test_numbers_are_read_to_the_last_bit(written):
 
 
 def test_labels_are_text_as_written_and_only_empty_ones_are_missing(written):
-    content = 'Id,a,b\n1,None,01\n2,NA,1.0\n3,"x, y",True\n4,, \n'
+    content = 'Id,a,b\n1,None,01\n2, NA ,1.0\n3, "x, y",True\n4,,"  "\n'
     table = label_table(written(content), "Id")
     assert table.loc[["1", "2", "3"]].to_numpy().tolist() == [
         ["None", "01"],
@@ -92,7 +94,7 @@ def test_an_absent_file_is_named(tmp_path):
         ("Id,x\n1,2,3\n2,3,4\n", "rows are longer than its header"),
         ("Id,x,y,x\n1,2,3,4\n", r"uses 1 name \(x\) more than once"),
         (PLAIN.replace("008", ""), r"without one in 1 row \(2\)"),
-        (PLAIN.replace("008", "  "), r"without one in 1 row \(2\)"),
+        (PLAIN.replace("008", '"  "'), r"without one in 1 row \(2\)"),
         (PLAIN.replace("008", " 007"), r"where 1 id \(007\) stand in several"),
         (PLAIN.replace("Id", "id"), r"columns id, x, y\. Did you mean 'id'\?"),
         (PLAIN.replace("Id", "Subject"), r"columns Subject, x, y\. Try"),

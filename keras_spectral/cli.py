@@ -1,0 +1,274 @@
+"""The command line: `keras-spectral demo | run | layers | compare | report`.
+
+Each command is a thin face of the same functions that a script would call. Heavy packages are
+imported only by the command that needs them.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from keras_spectral import __version__
+from keras_spectral.errors import SpectralError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+class _Commands(click.Group):
+    """Turns errors made for users into one message without a traceback."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (SpectralError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands)
+@click.version_option(__version__)
+def main():
+    """See how each group of samples teaches each layer of a network."""
+
+
+FILE = click.Path(path_type=Path)
+
+
+def _load_tensorflow():
+    """Import TensorFlow without the start-up notes that its C++ part prints whatever one sets."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@main.command()
+@click.option(
+    "--features",
+    multiple=True,
+    required=True,
+    type=FILE,
+    help="Table of features; may be given several times.",
+)
+@click.option("--labels", required=True, type=FILE, help="Table with target and groups.")
+@click.option(
+    "--id", "id_column", required=True, help="Column that identifies subjects in all tables."
+)
+@click.option("--target", required=True, help="Column to predict.")
+@click.option(
+    "--groups",
+    multiple=True,
+    required=True,
+    help="Column whose groups are compared; may be given several times.",
+)
+@click.option("--out", required=True, type=FILE, help="Folder to write.")
+@click.option("--folds", default=5, show_default=True, help="Stratified folds.")
+@click.option(
+    "--seeds",
+    default=1,
+    show_default=True,
+    help="Repetitions with other folds and initial weights.",
+)
+@click.option("--epochs", default=40, show_default=True)
+@click.option("--batch-size", default=32, show_default=True)
+@click.option(
+    "--relabelings",
+    default=99,
+    show_default=True,
+    help="Relabelings of the groups: the null distribution.",
+)
+@click.option("--every", default=1, show_default=True, help="Training steps between two records.")
+@click.option(
+    "--probe-every",
+    type=int,
+    help="Epochs between two looks at the whole training fold  [default: about 20 looks]",
+)
+@click.option("--inner-join", is_flag=True, help="Keep the subjects that all tables have.")
+@click.option("--overwrite", is_flag=True, help="Replace a former run in --out.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run in --out.")
+def run(features, labels, id_column, target, groups, out, inner_join, overwrite, resume, **plan):
+    """Train a classifier on tables, cross-validated; compare and report its groups."""
+    from keras_spectral.neuro.tables import joined_tables
+
+    joined = joined_tables(features, labels, id_column, join="inner" if inner_join else "exact")
+    click.echo(joined.report)
+    about = {
+        "features": [str(path) for path in features],
+        "labels": str(labels),
+        "target": target,
+        "group_columns": list(groups),
+    }
+    _trained_and_reported(joined, target, groups, out, plan, about, overwrite, resume)
+
+
+@main.command()
+@click.option(
+    "--out",
+    default="runs/demo",
+    show_default=True,
+    type=FILE,
+    help="Folder to write; a former demo in it is replaced.",
+)
+def demo(out):
+    """Try everything on simulated data with a planted difference between two sites."""
+    import tempfile
+
+    from keras_spectral.neuro.simulate import write_simulated_tables
+    from keras_spectral.neuro.tables import joined_tables
+
+    click.echo("Simulated data: 90 subjects, 378 connectivity values, site B more variable.")
+    with tempfile.TemporaryDirectory() as folder:
+        features, labels = write_simulated_tables(folder, n_subjects=90, group_size=40, seed=0)
+        joined = joined_tables(features, labels, "id")
+    plan = {"folds": 3, "epochs": 20}
+    about = {"simulated": True, "target": "diagnosis", "group_columns": ["site"]}
+    former = (Path(out) / "run.json").is_file()
+    _trained_and_reported(joined, "diagnosis", ["site"], out, plan, about, former, False)
+
+
+@main.command()
+@click.argument("model", type=FILE)
+def layers(model):
+    """List every weight of a saved MODEL, how it is captured, or why not."""
+    _load_tensorflow()
+    import keras
+
+    from keras_spectral import model as _registered  # noqa: F401  (makes our classes loadable)
+    from keras_spectral.capture.coverage import coverage
+
+    if not Path(model).exists():
+        raise click.ClickException(f"`MODEL` must be a saved model. Received: {model}, not found.")
+    try:
+        loaded = keras.models.load_model(model, compile=False)
+    except (ValueError, TypeError) as error:
+        raise click.ClickException(f"{model} cannot be loaded: {error}") from error
+    click.echo(coverage(loaded).to_string(index=False))
+
+
+@main.command()
+@click.argument("log", type=FILE)
+@click.argument("a")
+@click.argument("b")
+@click.option("--out", type=FILE, help="CSV file for the whole table.")
+@click.option("--rows", default=15, show_default=True, help="Rows to print.")
+def compare(log, a, b, out, rows):
+    """Compare groups A and B of a LOG (a CSV or Parquet file, or the folder of a run)."""
+    from keras_spectral.analysis import compare_groups
+
+    table = compare_groups(_read(log), a, b)
+    _show_comparison(table, rows)
+    if out is not None:
+        table.to_csv(out, index=False)
+        click.echo(f"{len(table)} rows: {out}")
+
+
+@main.command()
+@click.argument("log", type=FILE)
+@click.option(
+    "--out", default="report.html", show_default=True, type=FILE, help="HTML file to write."
+)
+@click.option("--a", help="First group to compare  [default: all pairs of a factor]")
+@click.option("--b", help="Second group to compare.")
+@click.option("--figures", type=FILE, help="Folder for the figures as PNG files.")
+def report(log, out, a, b, figures):
+    """Write a report of a LOG (a CSV or Parquet file, or the folder of a run)."""
+    from keras_spectral.analysis import report as write_report
+
+    click.echo(f"Report: {write_report(_read(log), out, a=a, b=b, figures_dir=figures)}")
+
+
+def _read(path):
+    from keras_spectral.log import read_log
+
+    return read_log(path / "probe.csv" if path.is_dir() else path)
+
+
+def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, resume):
+    _load_tensorflow()
+    from keras_spectral import experiment
+    from keras_spectral.neuro.targets import group_columns, target_classes, target_column
+
+    y, classes = target_classes(target_column(joined, target))
+    columns = group_columns(joined.labels, list(groups))
+    study = experiment.Study(
+        joined.features.to_numpy(),
+        y,
+        tuple(str(name) for name in classes),
+        columns if len(columns.columns) > 1 else columns.iloc[:, 0],
+        {**about, "tables": joined.report, "classes": [str(name) for name in classes]},
+    )
+    plan = experiment.Plan(**plan)
+    experiment.require_enough_per_class(study.y, study.classes, plan.folds)
+    folder = experiment.prepared_folder(out, plan, study.about, overwrite, resume)
+    progress = _Progress(plan)
+    try:
+        scores, probe = experiment.cross_validated(study, plan, folder, progress)
+    except KeyboardInterrupt:
+        done = len([f for f in folder.glob("fold_*") if not f.suffix])
+        raise click.ClickException(
+            f"Stopped. {done} of {plan.folds * plan.seeds} folds are finished and kept in "
+            f"{folder}; the same command with --resume goes on."
+        ) from None
+    progress.done()
+    click.echo(scores.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    click.echo(
+        f"mean test AUC {scores['auc'].mean():.3f}, accuracy {scores['accuracy'].mean():.3f}"
+    )
+    _written(experiment.findings(probe, folder, study), folder)
+
+
+def _written(table, folder):
+    if table is not None:
+        _show_comparison(table, rows=5)
+    click.echo(f"Tables, figures, models: {folder}")
+    click.echo(f"Report: {folder / 'report.html'}")
+
+
+def _show_comparison(table, rows):
+    columns = ["layer", "quantity", "summary", "value_a", "value_b", "z", "p", "p_adjusted"]
+    first = table.sort_values(["p_adjusted", "p"], kind="stable").head(rows)
+    a, b = table[["group_a", "group_b"]].iloc[0]
+    shown = first[columns].rename(columns={"value_a": a, "value_b": b})
+    click.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+    click.echo(f"Null: {table['null'].iloc[0]}")
+
+
+class _Progress:
+    """Tells how far a run is: a bar on a terminal, a line per fold elsewhere."""
+
+    def __init__(self, plan):
+        self._plan = plan
+        self._begin = time.monotonic()
+        self._seen = 0
+
+    def __call__(self, fold, seed, epoch):
+        self._seen += 1
+        last = epoch + 1 == self._plan.epochs
+        if not (last or sys.stderr.isatty()):
+            return
+        total = self._plan.folds * self._plan.seeds * self._plan.epochs
+        position = (seed * self._plan.folds + fold) * self._plan.epochs + epoch + 1
+        left = (time.monotonic() - self._begin) / self._seen * (total - position)
+        text = (
+            f"fold {fold + 1}/{self._plan.folds}, seed {seed + 1}/{self._plan.seeds}, "
+            f"epoch {epoch + 1}/{self._plan.epochs}, about {left:.0f} s left"
+        )
+        if sys.stderr.isatty():
+            click.echo(f"\r{text}\033[K", nl=False, err=True)
+        else:
+            click.echo(text, err=True)
+
+    def done(self):
+        """End the line of the bar."""
+        if sys.stderr.isatty():
+            click.echo(err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Cross-validated runs: folds x seeds of one classifier, recorded, compared and reported.
+
+Every fold leaves a folder of its own, made whole at once, so an interrupted run loses no finished
+fold and can be resumed. Everything that is fitted (standardisation, weights) is fitted on the
+training fold only.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from keras_spectral import callbacks, schedules
+from keras_spectral.analysis import report
+from keras_spectral.analysis.report_pairs import report_comparisons
+from keras_spectral.errors import DataError
+from keras_spectral.log import SpectralLog, read_log
+from keras_spectral.log.files import write_text
+from keras_spectral.model import SpectralModel
+from keras_spectral.neuro.models import mlp
+from keras_spectral.neuro.targets import require_enough_per_class
+from keras_spectral.settings import Spectra
+from keras_spectral.spectra.groups import Membership, relabelings
+
+RUN_FILE = "run.json"
+LOOKS = 20
+"""About how often the probe looks at a training, by default."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Subjects to train on.
+
+    Attributes:
+        x: Float array `[n, f]`, one row per subject, not standardised.
+        y: Integer array `[n]` of classes.
+        classes: Class names, in the order of `y`.
+        groups: What `fit(groups=…)` accepts, one row per subject.
+        about: What is known of the data, for the provenance; `simulated=True` if it is not real.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    classes: tuple
+    groups: object
+    about: dict
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train, and what to record.
+
+    Attributes:
+        folds: Number of stratified folds, at least 2.
+        seeds: Number of repetitions, each with its own folds and initial weights.
+        epochs: Number of epochs.
+        batch_size: Subjects per step.
+        relabelings: Number of relabelings of the groups, the null distribution; 0 for none.
+        every: Training steps between two records.
+        probe_every: Epochs between two looks at the whole training fold, by which groups are
+            compared; `None` makes about 20 looks.
+    """
+
+    folds: int = 5
+    seeds: int = 1
+    epochs: int = 40
+    batch_size: int = 32
+    relabelings: int = 99
+    every: int = 1
+    probe_every: int | None = None
+
+    @property
+    def probe_schedule(self):
+        """The schedule of the looks."""
+        return schedules.epochs(self.probe_every or max(1, self.epochs // LOOKS))
+
+
+def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None):
+    """Train a multilayer perceptron on every fold and seed, and gather what was recorded.
+
+    Folds that are already finished in `folder` are not trained again. `folder` then holds
+    `scores.csv`, `spectra.csv` (every recorded training step), `probe.csv` (looks at the whole
+    training fold, with relabelings), and `fold_*/` with each fold's own logs and `model.keras`.
+
+    Args:
+        study: `Study`.
+        plan: `Plan`.
+        folder: An existing folder.
+        progress: Called after each epoch.
+
+    Returns:
+        The tuple `(scores, probe log)`: a DataFrame with `fold`, `seed`, `auc`, `accuracy` on the
+        test fold, and a `SpectralLog` of all runs.
+
+    Raises:
+        DataError: If a class has fewer subjects than there are folds.
+    """
+    folder = Path(folder)
+    require_enough_per_class(study.y, study.classes, plan.folds)
+    groups = Membership.of(study.groups, n=len(study.y))
+    if plan.relabelings:
+        groups = relabelings(groups, n=plan.relabelings, seed=0)
+    for seed in range(plan.seeds):
+        splits = StratifiedKFold(plan.folds, shuffle=True, random_state=seed)
+        for fold, (train, test) in enumerate(splits.split(study.x, study.y)):
+            if not fold_folder(folder, fold, seed).exists():
+                _run_fold(study, plan, groups, train, test, fold, seed, folder, progress)
+    return _gathered(plan, study, folder)
+
+
+def fold_folder(folder, fold, seed):
+    """Return where a finished fold is kept."""
+    return Path(folder) / f"fold_{fold}_seed_{seed}"
+
+
+def _run_fold(study, plan, groups, train, test, fold, seed, folder, progress):
+    final = fold_folder(folder, fold, seed)
+    part = final.with_name(final.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    keras.utils.set_random_seed(1000 * seed + fold)
+    x, y = study.x[train], study.y[train]
+    model = _compiled(study, plan, x)
+    run = {"fold": fold, "seed": seed}
+    probe = callbacks.SpectralProbe(x, y, groups[train], every=plan.probe_schedule)
+    writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
+    told = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: progress(fold, seed, epoch)
+    )
+    model.fit(
+        x,
+        y,
+        groups=_real(groups[train]),
+        batch_size=plan.batch_size,
+        epochs=plan.epochs,
+        callbacks=[writer, probe, told],
+        verbose=0,
+    )
+    probe.log.with_run(run).to_csv(part / "probe.csv")
+    model.save(part / "model.keras")
+    scores = _scores(study, model.predict(study.x[test], verbose=0), test)
+    (part / "scores.json").write_text(json.dumps({**run, **scores}))
+    part.rename(final)
+
+
+def _compiled(study, plan, x):
+    scale = (x.mean(axis=0), x.var(axis=0))
+    plain = mlp(x.shape[1], len(study.classes), standardize=scale)
+    model = SpectralModel.from_model(plain)
+    model.compile(
+        "adam",
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        spectra=Spectra(every=plan.every),
+    )
+    return model
+
+
+def _real(groups):
+    keep = groups.relabeling == 0
+    return Membership(groups.real_names, groups.mask[:, keep])
+
+
+def _scores(study, probabilities, test):
+    y = study.y[test]
+    options = (
+        {"y_score": probabilities[:, 1]}
+        if len(study.classes) == 2
+        else {"y_score": probabilities, "multi_class": "ovr"}
+    )
+    accuracy = accuracy_score(y, probabilities.argmax(axis=1))
+    return {"auc": float(roc_auc_score(y, **options)), "accuracy": float(accuracy)}
+
+
+def _gathered(plan, study, folder):
+    finished = [
+        fold_folder(folder, fold, seed) for seed in range(plan.seeds) for fold in range(plan.folds)
+    ]
+    scores = pd.DataFrame([json.loads((f / "scores.json").read_text()) for f in finished])
+    scores.to_csv(folder / "scores.csv", index=False)
+    spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
+    probe = SpectralLog.concat([read_log(f / "probe.csv") for f in finished])
+    about = {**study.about, "plan": asdict(plan), "scores": scores.to_dict("records")}
+    for log, name in ((spectra, "spectra.csv"), (probe, "probe.csv")):
+        log.provenance |= about
+        log.to_csv(folder / name)
+    return scores, probe
+
+
+def prepared_folder(path, plan, about, overwrite=False, resume=False):
+    """Return a folder to write a run to, with `run.json` in it.
+
+    Args:
+        path: The folder; made if it is absent.
+        plan: `Plan` of the run.
+        about: What is known of the data, as in `Study.about`.
+        overwrite: Empty it first, if it holds a former run.
+        resume: Go on with a former run of the same plan and data.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: If it exists and neither was asked for, if it holds something else, or if the
+            former run was another one.
+        OSError: If it cannot be written.
+    """
+    path = Path(path)
+    what = {"plan": asdict(plan), **about}
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        _require_permission(path, what, overwrite, resume)
+        if overwrite:
+            shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(json.dumps(what, indent=1), path / RUN_FILE)
+    return path
+
+
+def _require_permission(path, what, overwrite, resume):
+    if not (overwrite or resume):
+        raise DataError(
+            f"`out` must be a new or empty folder. Received: {path}, which exists. "
+            "Try `--resume` to go on with it, `--overwrite` to replace it, or another name."
+        )
+    if not (path / RUN_FILE).is_file():
+        raise DataError(
+            f"`out` must be the folder of a former run. Received: {path}, without a {RUN_FILE}: "
+            "it may hold something of yours. Try another name."
+        )
+    before = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+    changed = [key for key in what if json.loads(json.dumps(what[key])) != before.get(key)]
+    if resume and changed:
+        raise DataError(
+            "`--resume` must be given the same data and settings as before. "
+            f"Received: {path}, where these differ: {changed}. Try another `--out`."
+        )
+
+
+def findings(probe, folder, study):
+    """Compare the groups of each factor, and write `comparison.csv`, `report.html`, `figures/`.
+
+    Args:
+        probe: `SpectralLog` of the looks at the training folds.
+        folder: Folder of the run.
+        study: `Study`.
+
+    Returns:
+        The comparison as a DataFrame, or `None` if there are no two groups to compare.
+    """
+    pairs = report_comparisons(probe)
+    table = pd.concat(pairs.tables, ignore_index=True) if pairs.tables else None
+    if table is not None:
+        table.to_csv(folder / "comparison.csv", index=False)
+    title = "Simulated data" if study.about.get("simulated") else f"Run {Path(folder).name}"
+    report(probe, folder / "report.html", title=title, figures_dir=folder / "figures")
+    return table
