@@ -52,7 +52,7 @@ def with_groups(dataset, groups, batched=None):
         dataset: Dataset of `(x, y)` or `(x, y, sample_weight)`, batched or not, whose order is
             that of `groups`.
         groups: What `fit(groups=…)` accepts, for all examples of the dataset.
-        batched: Whether elements are batches. `None` infers it from the number of elements.
+        batched: Whether elements are batches. `None` infers it from their number and shapes.
 
     Returns:
         Dataset of `(x, y, sample_weight, groups)`, to shuffle, batch, prefetch and pass to `fit`.
@@ -81,7 +81,8 @@ def with_groups(dataset, groups, batched=None):
     def with_rows(seen, element):
         position, begin = seen
         x, y, sample_weight = element if len(element) == 3 else (*element, None)
-        n = tf.shape(tf.nest.flatten(y)[0], tf.int64)[0] if batched else tf.constant(1, tf.int64)
+        part = next(part for part in tf.nest.flatten((y, x)) if part is not None)
+        n = tf.shape(part, tf.int64)[0] if batched else tf.constant(1, tf.int64)
         end = begin + n
         left = tf.constant(len(membership), tf.int64) - end
         # `batch(…, drop_remainder=True)` may leave less than a batch.
@@ -149,15 +150,16 @@ def _is_batched(dataset, n):
     sizes = leading - {None}
     if "scalar" in sizes or len(sizes) > 1:
         return False
-    if elements == n:  # batches of one
-        return sizes <= {1}
-    if 0 <= elements < n or not sizes:
-        return True
+    if elements == n and sizes != {1}:  # batches of one have an unknown size
+        return not sizes
     if elements > n:  # too few labels in any case
         return False
+    if 0 <= elements < n or not sizes:
+        return True
     raise GroupsError(
-        "`batched` must be given for a dataset of unknown length. "
-        "Received: batched=None. Try `with_groups(dataset, groups, batched=True)`."
+        "`batched` must be given if shapes do not tell whether elements are batches. "
+        f"Received: batched=None for elements {dataset.element_spec}. "
+        "Try `with_groups(dataset, groups, batched=True)`."
     )
 
 
@@ -167,6 +169,7 @@ def _static_batch_size(dataset):
 
 
 def _leading_size(spec):
-    if spec.shape.rank is None:
+    shape = getattr(spec, "shape", None)  # None itself has none
+    if shape is None or shape.rank is None:
         return None
-    return spec.shape[0] if spec.shape.rank else "scalar"
+    return shape[0] if shape.rank else "scalar"

@@ -6,7 +6,9 @@ imported only by the command that needs them.
 
 import os
 import sys
+import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import click
@@ -18,13 +20,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class _Commands(click.Group):
-    """Turns errors made for users into one message without a traceback."""
+    """Tells users of errors and warnings in one message, without a traceback."""
 
     def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except (SpectralError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError:
+                raise  # click ends quietly, as `… | head` wants it
+            except (SpectralError, OSError) as error:
+                raise click.ClickException(str(error)) from error
+
+
+def _show_warning(message, *_):
+    click.echo(f"Warning: {message}", err=True)
 
 
 @click.group(cls=_Commands)
@@ -34,6 +44,7 @@ def main():
 
 
 FILE = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 
 
 def _load_tensorflow():
@@ -42,10 +53,11 @@ def _load_tensorflow():
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+    tensorflow.get_logger().setLevel("ERROR")  # a new model per fold is not "retracing"
 
 
 @main.command()
@@ -68,26 +80,44 @@ def _load_tensorflow():
     help="Column whose groups are compared; may be given several times.",
 )
 @click.option("--out", required=True, type=FILE, help="Folder to write.")
-@click.option("--folds", default=5, show_default=True, help="Stratified folds.")
+@click.option(
+    "--folds",
+    default=5,
+    type=click.IntRange(min=2),
+    show_default=True,
+    help="Stratified folds.",
+)
 @click.option(
     "--seeds",
     default=1,
+    type=COUNT,
     show_default=True,
     help="Repetitions with other folds and initial weights.",
 )
-@click.option("--epochs", default=40, show_default=True)
-@click.option("--batch-size", default=32, show_default=True)
+@click.option(
+    "--epochs", default=40, type=COUNT, show_default=True, help="Passes over the training fold."
+)
+@click.option(
+    "--batch-size", default=32, type=COUNT, show_default=True, help="Subjects per training step."
+)
 @click.option(
     "--relabelings",
     default=99,
+    type=click.IntRange(min=0),
     show_default=True,
-    help="Relabelings of the groups: the null distribution.",
+    help="Relabelings of the groups: the null distribution. 0: no p-values.",
 )
-@click.option("--every", default=1, show_default=True, help="Training steps between two records.")
+@click.option(
+    "--every",
+    default=1,
+    type=COUNT,
+    show_default=True,
+    help="Training steps between two records.",
+)
 @click.option(
     "--probe-every",
-    type=int,
-    help="Epochs between two looks at the whole training fold  [default: about 20 looks]",
+    type=COUNT,
+    help="Epochs between two looks at the whole training fold  [default: at most 40 looks]",
 )
 @click.option("--inner-join", is_flag=True, help="Keep the subjects that all tables have.")
 @click.option("--overwrite", is_flag=True, help="Replace a former run in --out.")
@@ -128,8 +158,7 @@ def demo(out):
         joined = joined_tables(features, labels, "id")
     plan = {"folds": 3, "epochs": 20}
     about = {"simulated": True, "target": "diagnosis", "group_columns": ["site"]}
-    former = (Path(out) / "run.json").is_file()
-    _trained_and_reported(joined, "diagnosis", ["site"], out, plan, about, former, False)
+    _trained_and_reported(joined, "diagnosis", ["site"], out, plan, about, None, False)
 
 
 @main.command()
@@ -146,8 +175,13 @@ def layers(model):
         raise click.ClickException(f"`MODEL` must be a saved model. Received: {model}, not found.")
     try:
         loaded = keras.models.load_model(model, compile=False)
-    except (ValueError, TypeError) as error:
-        raise click.ClickException(f"{model} cannot be loaded: {error}") from error
+    except Exception as error:  # whatever a file that is no model makes of the loader
+        why = str(error).rpartition("Exception encountered: ")[2]
+        raise click.ClickException(
+            "`MODEL` must be a saved model. "
+            f"Received: {model}, which Keras cannot load: {textwrap.shorten(why, 300)}. "
+            "Try `ks.coverage(model)` in a script, if it has layers of your own."
+        ) from error
     click.echo(coverage(loaded).to_string(index=False))
 
 
@@ -156,12 +190,14 @@ def layers(model):
 @click.argument("a")
 @click.argument("b")
 @click.option("--out", type=FILE, help="CSV file for the whole table.")
-@click.option("--rows", default=15, show_default=True, help="Rows to print.")
+@click.option("--rows", default=15, type=COUNT, show_default=True, help="Rows to print.")
 def compare(log, a, b, out, rows):
     """Compare groups A and B of a LOG (a CSV or Parquet file, or the folder of a run)."""
-    from keras_spectral.analysis import compare_groups
+    from keras_spectral.analysis.compare import comparison
 
-    table = compare_groups(_read(log), a, b)
+    log = _log_file(log)
+    _require_other_file(out, log)
+    table = comparison(_read(log), a, b)
     _show_comparison(table, rows)
     if out is not None:
         table.to_csv(out, index=False)
@@ -180,22 +216,36 @@ def report(log, out, a, b, figures):
     """Write a report of a LOG (a CSV or Parquet file, or the folder of a run)."""
     from keras_spectral.analysis import report as write_report
 
+    log = _log_file(log)
+    _require_other_file(out, log)
     click.echo(f"Report: {write_report(_read(log), out, a=a, b=b, figures_dir=figures)}")
 
 
 def _read(path):
     from keras_spectral.log import read_log
 
-    return read_log(path / "probe.csv" if path.is_dir() else path)
+    return read_log(path)
+
+
+def _log_file(path):
+    return path / "probe.csv" if path.is_dir() else path
+
+
+def _require_other_file(out, log):
+    if out is not None and out.exists() and log.exists() and out.samefile(log):
+        raise click.ClickException(
+            f"`--out` must be another file than the log. Received: {out}, which it would replace."
+        )
 
 
 def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, resume):
-    _load_tensorflow()
-    from keras_spectral import experiment
     from keras_spectral.neuro.targets import group_columns, target_classes, target_column
 
     y, classes = target_classes(target_column(joined, target))
     columns = group_columns(joined.labels, list(groups))
+    _load_tensorflow()
+    from keras_spectral import experiment
+
     study = experiment.Study(
         joined.features.to_numpy(),
         y,
@@ -204,8 +254,9 @@ def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, r
         {**about, "tables": joined.report, "classes": [str(name) for name in classes]},
     )
     plan = experiment.Plan(**plan)
-    experiment.require_enough_per_class(study.y, study.classes, plan.folds)
-    folder = experiment.prepared_folder(out, plan, study.about, overwrite, resume)
+    if overwrite is None:  # a demo replaces a demo, and nothing else
+        overwrite = experiment.former_run(out).get("simulated", False)
+    folder = experiment.prepared_folder(out, study, plan, overwrite, resume)
     progress = _Progress(plan)
     try:
         scores, probe = experiment.cross_validated(study, plan, folder, progress)
@@ -224,7 +275,9 @@ def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, r
 
 
 def _written(table, folder):
-    if table is not None:
+    if table is None:
+        click.echo("Nothing was compared: that takes two groups of one column.")
+    else:
         _show_comparison(table, rows=5)
     click.echo(f"Tables, figures, models: {folder}")
     click.echo(f"Report: {folder / 'report.html'}")
@@ -232,11 +285,17 @@ def _written(table, folder):
 
 def _show_comparison(table, rows):
     columns = ["layer", "quantity", "summary", "value_a", "value_b", "z", "p", "p_adjusted"]
-    first = table.sort_values(["p_adjusted", "p"], kind="stable").head(rows)
-    a, b = table[["group_a", "group_b"]].iloc[0]
-    shown = first[columns].rename(columns={"value_a": a, "value_b": b})
-    click.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    click.echo(f"Null: {table['null'].iloc[0]}")
+    shown = table.assign(
+        value_a=table["corrected_a"].fillna(table["value_a"]),
+        value_b=table["corrected_b"].fillna(table["value_b"]),
+    ).sort_values(["p_adjusted", "p"], kind="stable")
+    for (a, b), pair in shown.groupby(["group_a", "group_b"]):
+        names = [*columns[:3], a, b, *columns[5:]]
+        first = pair[columns].head(rows)
+        click.echo(first.to_string(index=False, header=names, float_format="{:.4g}".format))
+    click.echo("Norms are corrected for group size, ranks are not.")
+    for null in table["null"].unique():
+        click.echo(f"Null: {null}")
 
 
 class _Progress:

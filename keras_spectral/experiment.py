@@ -5,7 +5,9 @@ fold and can be resumed. Everything that is fitted (standardisation, weights) is
 training fold only.
 """
 
+import hashlib
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,24 +15,40 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from keras_spectral import callbacks, schedules
 from keras_spectral.analysis import report
 from keras_spectral.analysis.report_pairs import report_comparisons
+from keras_spectral.batches import with_groups
 from keras_spectral.errors import DataError
 from keras_spectral.log import SpectralLog, read_log
-from keras_spectral.log.files import write_text
+from keras_spectral.log.files import write_json
 from keras_spectral.model import SpectralModel
 from keras_spectral.neuro.models import mlp
 from keras_spectral.neuro.targets import require_enough_per_class
+from keras_spectral.provenance import PACKAGES, groups_are_target
 from keras_spectral.settings import Spectra
 from keras_spectral.spectra.groups import Membership, relabelings
 
 RUN_FILE = "run.json"
-LOOKS = 20
-"""About how often the probe looks at a training, by default."""
+WRITTEN = (
+    "fold_*_seed_*",
+    "spectra.csv",
+    "spectra.json",
+    "probe.csv",
+    "probe.json",
+    "probe.relabelings.csv.gz",
+    "scores.csv",
+    "comparison.csv",
+    "figures/*.png",
+    "report.html",
+)
+"""What a run writes beside `run.json`, and what `overwrite` removes."""
+LOOKS = 40
+"""How often the probe looks at a training, at most, by default."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +82,7 @@ class Plan:
         relabelings: Number of relabelings of the groups, the null distribution; 0 for none.
         every: Training steps between two records.
         probe_every: Epochs between two looks at the whole training fold, by which groups are
-            compared; `None` makes about 20 looks.
+            compared; `None` is every epoch, up to about 40 looks.
     """
 
     folds: int = 5
@@ -78,7 +96,7 @@ class Plan:
     @property
     def probe_schedule(self):
         """The schedule of the looks."""
-        return schedules.epochs(self.probe_every or max(1, self.epochs // LOOKS))
+        return schedules.epochs(self.probe_every or math.ceil(self.epochs / LOOKS))
 
 
 def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None):
@@ -100,18 +118,22 @@ def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None
 
     Raises:
         DataError: If a class has fewer subjects than there are folds.
+        GroupsError: If there is no group, or there are too many with their relabelings.
     """
     folder = Path(folder)
-    require_enough_per_class(study.y, study.classes, plan.folds)
-    groups = Membership.of(study.groups, n=len(study.y))
-    if plan.relabelings:
-        groups = relabelings(groups, n=plan.relabelings, seed=0)
+    groups = _labellings(study, plan)
     for seed in range(plan.seeds):
         splits = StratifiedKFold(plan.folds, shuffle=True, random_state=seed)
         for fold, (train, test) in enumerate(splits.split(study.x, study.y)):
             if not fold_folder(folder, fold, seed).exists():
                 _run_fold(study, plan, groups, train, test, fold, seed, folder, progress)
     return _gathered(plan, study, folder)
+
+
+def _labellings(study, plan):
+    require_enough_per_class(study.y, study.classes, plan.folds)
+    groups = Membership.of(study.groups, n=len(study.y))
+    return relabelings(groups, n=plan.relabelings, seed=0) if plan.relabelings else groups
 
 
 def fold_folder(folder, fold, seed):
@@ -125,7 +147,7 @@ def _run_fold(study, plan, groups, train, test, fold, seed, folder, progress):
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     keras.utils.set_random_seed(1000 * seed + fold)
-    x, y = study.x[train], study.y[train]
+    x, y = study.x[train].astype("float32"), study.y[train]
     model = _compiled(study, plan, x)
     run = {"fold": fold, "seed": seed}
     probe = callbacks.SpectralProbe(x, y, groups[train], every=plan.probe_schedule)
@@ -133,25 +155,18 @@ def _run_fold(study, plan, groups, train, test, fold, seed, folder, progress):
     told = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress(fold, seed, epoch)
     )
-    model.fit(
-        x,
-        y,
-        groups=_real(groups[train]),
-        batch_size=plan.batch_size,
-        epochs=plan.epochs,
-        callbacks=[writer, probe, told],
-        verbose=0,
-    )
+    batches = _shuffled_batches(x, y, groups[train], plan.batch_size, seed)
+    watching = [writer, probe, told]
+    model.fit(batches, epochs=plan.epochs, callbacks=watching, shuffle=False, verbose=0)
     probe.log.with_run(run).to_csv(part / "probe.csv")
     model.save(part / "model.keras")
-    scores = _scores(study, model.predict(study.x[test], verbose=0), test)
+    scores = _scores(study, np.asarray(model(study.x[test], training=False)), test)
     (part / "scores.json").write_text(json.dumps({**run, **scores}))
     part.rename(final)
 
 
 def _compiled(study, plan, x):
-    scale = (x.mean(axis=0), x.var(axis=0))
-    plain = mlp(x.shape[1], len(study.classes), standardize=scale)
+    plain = mlp(x.shape[1], len(study.classes), standardize=_scale(x))
     model = SpectralModel.from_model(plain)
     model.compile(
         "adam",
@@ -162,12 +177,23 @@ def _compiled(study, plan, x):
     return model
 
 
-def _real(groups):
-    keep = groups.relabeling == 0
-    return Membership(groups.real_names, groups.mask[:, keep])
+def _scale(x):
+    # A feature that is constant in this training fold may vary in the test fold: divided by its
+    # zero variance, it would be enormous there.
+    variance = np.where((x == x[0]).all(axis=0), 1.0, x.var(axis=0, dtype="float64"))
+    return x.mean(axis=0, dtype="float64"), variance
+
+
+def _shuffled_batches(x, y, groups, batch_size, seed):
+    # With a fixed seed Keras would repeat the same batches in every epoch.
+    real = Membership(groups.real_names, groups.mask[:, groups.relabeling == 0])
+    data = with_groups(tf.data.Dataset.from_tensor_slices((x, y)), real)
+    return data.shuffle(len(x), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
 
 
 def _scores(study, probabilities, test):
+    if not np.isfinite(probabilities).all():  # training has diverged
+        return {"auc": math.nan, "accuracy": math.nan}
     y = study.y[test]
     options = (
         {"y_score": probabilities[:, 1]}
@@ -186,60 +212,118 @@ def _gathered(plan, study, folder):
     scores.to_csv(folder / "scores.csv", index=False)
     spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
     probe = SpectralLog.concat([read_log(f / "probe.csv") for f in finished])
-    about = {**study.about, "plan": asdict(plan), "scores": scores.to_dict("records")}
+    about = {
+        **study.about,
+        "plan": asdict(plan),
+        "scores": scores.to_dict("records"),
+        "groups_are_target": groups_are_target(Membership.of(study.groups), study.y),
+    }
     for log, name in ((spectra, "spectra.csv"), (probe, "probe.csv")):
         log.provenance |= about
         log.to_csv(folder / name)
     return scores, probe
 
 
-def prepared_folder(path, plan, about, overwrite=False, resume=False):
+def prepared_folder(path, study, plan, overwrite=False, resume=False):
     """Return a folder to write a run to, with `run.json` in it.
 
     Args:
         path: The folder; made if it is absent.
-        plan: `Plan` of the run.
-        about: What is known of the data, as in `Study.about`.
-        overwrite: Empty it first, if it holds a former run.
+        study: `Study`.
+        plan: `Plan`.
+        overwrite: Remove first what a former run wrote there, and nothing else.
         resume: Go on with a former run of the same plan and data.
 
     Returns:
         The path.
 
     Raises:
-        DataError: If it exists and neither was asked for, if it holds something else, or if the
-            former run was another one.
+        DataError: If it exists and neither was asked for, if it holds something else, if the
+            former run was another one, or if the study cannot be cross-validated by the plan.
+        GroupsError: If there is no group, or there are too many with their relabelings.
         OSError: If it cannot be written.
     """
     path = Path(path)
-    what = {"plan": asdict(plan), **about}
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        _require_permission(path, what, overwrite, resume)
-        if overwrite:
-            shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
-    write_text(json.dumps(what, indent=1), path / RUN_FILE)
+    groups = _labellings(study, plan)
+    what = {
+        "plan": asdict(plan),
+        "data": _fingerprint(study, groups),
+        "versions": {package.__name__: package.__version__ for package in PACKAGES},
+        **study.about,
+    }
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            _require_permission(path, what, overwrite, resume)
+            if overwrite:
+                _remove_run(path)
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(what, path / RUN_FILE)
+    except OSError as error:
+        raise type(error)(
+            f"`out` must be a folder that can be written to. Received: {path}: "
+            f"{error.strerror}. Try another folder."
+        ) from error
     return path
 
 
+def former_run(path):
+    """Return what `run.json` says of the run in a folder.
+
+    Args:
+        path: The folder, which need not exist.
+
+    Returns:
+        Dictionary; empty if the folder holds no run of ours.
+    """
+    try:
+        what = json.loads((Path(path) / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(what, dict) and "keras_spectral" in what.get("versions", ())
+    return what if ours else {}
+
+
+def _fingerprint(study, groups):
+    parts = {
+        "features": np.ascontiguousarray(study.x).tobytes(),
+        "target": repr((study.classes, study.y.tolist())).encode(),
+        "groups": repr(groups.names).encode() + groups.mask.tobytes(),
+    }
+    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+
+
 def _require_permission(path, what, overwrite, resume):
-    if not (overwrite or resume):
+    if overwrite == resume:
         raise DataError(
-            f"`out` must be a new or empty folder. Received: {path}, which exists. "
-            "Try `--resume` to go on with it, `--overwrite` to replace it, or another name."
+            f"`out` must be a new or empty folder. Received: {path}, which exists. Try another "
+            "name, or either `--resume` to go on with that run or `--overwrite` to replace it."
         )
-    if not (path / RUN_FILE).is_file():
+    former = former_run(path)
+    if not former:
         raise DataError(
-            f"`out` must be the folder of a former run. Received: {path}, without a {RUN_FILE}: "
+            f"`out` must be the folder of a former run. Received: {path}, without its {RUN_FILE}: "
             "it may hold something of yours. Try another name."
         )
-    before = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-    changed = [key for key in what if json.loads(json.dumps(what[key])) != before.get(key)]
+    changed = [
+        name
+        for part in ("plan", "data")
+        for name, value in what[part].items()
+        if former.get(part, {}).get(name) != value
+    ]
     if resume and changed:
         raise DataError(
             "`--resume` must be given the same data and settings as before. "
-            f"Received: {path}, where these differ: {changed}. Try another `--out`."
+            f"Received: {path}, where these were others: {', '.join(changed)}. "
+            "Try another `--out`, or `--overwrite`."
         )
+
+
+def _remove_run(path):
+    for found in [item for pattern in WRITTEN for item in path.glob(pattern)]:
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
 
 
 def findings(probe, folder, study):

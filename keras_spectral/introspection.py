@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spectral.batches import Grouped, grouped_dataset, ungrouped
+from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.sites import watched_sites
 from keras_spectral.capture.tape import WatchedForward
 from keras_spectral.errors import GroupsError
@@ -47,15 +48,19 @@ class Introspection:
             mask: 0/1 tensor `[n, g]`, or `None`.
         """
         if self._sites is None:
-            self._model(x, training=False)  # builds the model, and every layer in it
-            self._sites = watched_sites(self._model, self.logger.settings)
+            self._forward(x)  # builds the model, and every layer in it
+            sites = watched_sites(self._model, self.logger.settings)
+            self._sites = aligned_sites(sites, self._forward, x)
         self.logger.make_room(1)
         self._look(x, y, sample_weight, mask)
+
+    def _forward(self, x):
+        return self._model(x, training=False)
 
     def _watch(self, x, y, sample_weight, mask):
         watched = WatchedForward(self._sites)
         with tf.GradientTape() as tape, watched():
-            y_pred = self._model(x, training=False)
+            y_pred = self._forward(x)
             loss = self._model._compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
             )

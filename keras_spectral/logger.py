@@ -152,7 +152,8 @@ class SpectralLogger:
         )
         with tf.control_dependencies([room] if room is not None else []):
             rows = None if mask is None or mask.shape[1] == 0 else group_rows(mask)
-            integers, numbers = encoded(factors, rows, n, self.settings, self._sizes)
+            integers, numbers, stacks = encoded(factors, rows, n, self.settings, self._sizes)
+        self._layout = self._layout._replace(stacks=stacks)
         head = tf.stack([self.step.read_value(), self._epoch.read_value()])
         self._integers.assign(tf.concat([self._integers, head, integers], 0))
         self._numbers.assign(tf.concat([self._numbers, numbers], 0))

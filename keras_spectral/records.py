@@ -1,13 +1,15 @@
 """What one step leaves in the buffer: written by the graph as two flat vectors, read back by NumPy.
 
-Letters: `g` group, `k` rank of a singular value, `s` shared position.
+Letters: `g` group, `k` rank of a singular value, `s` shared position, `p` spectra of a stack, `r`
+record.
 
 A record's integers are `step, epoch, n`, the positions `s` of each weight, the examples of each
-group. Its numbers are, for the whole batch and then for the groups, for each series (a weight and
-a quantity), the norms `[g]` and the singular values `[g, k]`. `k` follows from the integers.
+group, and for the whole batch and then the groups the number `d` of singular values in each stack
+of spectra. Its numbers are, in that order, the norms `[p, g]` and singular values `[p, g, d]` of
+each stack.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,12 +29,14 @@ class Layout(NamedTuple):
         quantities: The recorded quantities.
         top_k: Largest number of singular values kept, or `None`.
         membership: `Membership` of the training examples, for its names.
+        stacks: For each stack of spectra, its names `(weight index, quantity)`.
     """
 
     weights: list
     quantities: tuple
     top_k: int | None
-    membership: object
+    membership: Any
+    stacks: tuple = ()
 
     @property
     def widths(self):
@@ -67,20 +71,19 @@ def encoded(factors, rows, n, settings, sizes):
         sizes: Expected examples of the batch and of each group.
 
     Returns:
-        `(integers, numbers)`: int64 and float64 vectors.
+        `(integers, numbers, stacks)`: int64 and float64 vectors, and the layout's `stacks`.
     """
     integers = [n, *(tf.shape(factor.activation)[1] for factor in factors)]
-    integers = tf.cast(tf.stack(integers), tf.int64)
-    if rows is not None:
-        integers = tf.concat([integers, tf.cast(rows.count, tf.int64)], 0)
-    found = spectra(factors, rows, settings.quantities, settings.method, sizes)
     parts = []
-    for block in range(1 if rows is None else 2):
-        for result in found:
-            for quantity in settings.quantities:
-                sigma, norm = result[quantity][block]
-                parts += [norm, tf.reshape(sigma[:, : settings.top_k], [-1])]
-    return integers, tf.concat(parts, 0)
+    widths = []
+    for block in spectra(factors, rows, settings.quantities, settings.method, sizes):
+        for solved in block:
+            sigma = solved.sigma[..., : settings.top_k]
+            parts += [tf.reshape(solved.norm, [-1]), tf.reshape(sigma, [-1])]
+            widths.append(tf.shape(sigma)[-1])
+    counts = [] if rows is None else [rows.count]
+    integers = tf.concat([tf.stack(integers), *counts, tf.stack(widths)], 0)
+    return tf.cast(integers, tf.int64), tf.concat(parts, 0), tuple(s.names for s in block)
 
 
 def decoded(integers, numbers, layout):
@@ -94,18 +97,21 @@ def decoded(integers, numbers, layout):
     Returns:
         A `SpectralLog`: a row per present group, relabelled pseudo-groups as summaries.
     """
-    n_weights = len(layout.weights)
-    heads = integers.reshape(-1, 3 + n_weights + len(layout.membership.names))
-    sizes = np.delete(heads, [0, 1, *range(3, 3 + n_weights)], axis=1)  # [r, 1 + g]
-    positions = np.repeat(heads[:, 3 : 3 + n_weights], len(layout.quantities), axis=1)
+    n_weights, n_groups = len(layout.weights), len(layout.membership.names)
+    n_widths = len(layout.stacks) * (2 if n_groups else 1)
+    heads = integers.reshape(-1, 3 + n_weights + n_groups + n_widths)
+    edges = np.cumsum([2, 1, n_weights, n_groups])
+    moments, n, positions, counts, widths = np.split(heads, edges, axis=1)
+    sizes = np.concatenate([n, counts], axis=1)  # [r, 1 + g]
+    positions = np.repeat(positions, len(layout.quantities), axis=1)
     n_rows = sizes[:, None, :] * positions[:, :, None]  # [r, series, 1 + g]
     bounds = np.minimum(n_rows, layout.widths[:, None])
     kept = np.minimum(bounds, layout.top_k or bounds.max())
-    norm, sigma = _spectra_of(numbers, kept)
+    norm, sigma = _spectra_of(numbers, widths, kept, layout)
     frame = {
         "run": np.full(1, "", dtype=object)[:, None, None],
-        "epoch": heads[:, 1, None, None],
-        "step": heads[:, 0, None, None],
+        "epoch": moments[:, 1, None, None],
+        "step": moments[:, 0, None, None],
         **layout.columns(),
         "n_examples": sizes[:, None, :],
         "batch_size": sizes[:, None, :1],
@@ -119,36 +125,42 @@ def decoded(integers, numbers, layout):
     return _as_log(pd.DataFrame(rows), sigma[present])
 
 
-def _spectra_of(numbers, kept):
-    # The groups of a record share one padded width, that of the largest group.
-    whole, groups = kept[:, :, 0], kept[:, :, 1:].max(axis=2, initial=0)
+def _spectra_of(numbers, widths, kept, layout):
+    # Records whose stacks have equal widths lie in memory alike: unpacked together.
     n_groups = kept.shape[2] - 1
-    groups = np.maximum(groups, 1) * (n_groups > 0)
-    lengths = (1 + whole).sum(axis=1) + n_groups * (1 + groups).sum(axis=1)
-    starts = np.cumsum(lengths) - lengths
     norm = np.empty(kept.shape)
     sigma = np.full((*kept.shape, kept.max()), np.nan)
-    shapes, shape_of = np.unique(
-        np.concatenate([whole, groups], axis=1), axis=0, return_inverse=True
-    )
-    for shape, (whole, groups) in enumerate(np.split(row, 2) for row in shapes):
+    lengths = _lengths(layout.stacks, widths, n_groups)
+    starts = np.cumsum(lengths) - lengths
+    shapes, shape_of = np.unique(widths, axis=0, return_inverse=True)
+    for shape, shared in enumerate(shapes):
         members = np.flatnonzero(shape_of == shape)
         part = numbers[starts[members, None] + np.arange(lengths[members[0]])]
-        for columns, widths in ((slice(0, 1), whole), (slice(1, None), groups)):
-            part = _unpacked(part, members, columns, widths, norm, sigma)
+        _unpack(part, members, shared, layout, norm, sigma)
     sigma[np.arange(sigma.shape[3]) >= kept[..., None]] = np.nan
     return norm, sigma
 
 
-def _unpacked(part, members, columns, widths, norm, sigma):
-    n_groups = norm[:, 0, columns].shape[1]
-    for j, k in enumerate(widths if n_groups else ()):
-        norm[members, j, columns] = part[:, :n_groups]
-        end = n_groups * (1 + k)
-        values = part[:, n_groups:end].reshape(len(members), n_groups, k)
-        sigma[members, j, columns, :k] = values[..., : sigma.shape[3]]
-        part = part[:, end:]
-    return part
+def _lengths(stacks, widths, n_groups):
+    spectra_per_stack = [len(names) for names in stacks]
+    blocks = [1] if n_groups == 0 else [1, n_groups]
+    counts = np.concatenate([np.multiply(spectra_per_stack, g) for g in blocks])
+    return (counts * (1 + widths)).sum(axis=1)
+
+
+def _unpack(part, members, widths, layout, norm, sigma):
+    n_groups = norm.shape[2] - 1
+    blocks = [slice(0, 1)] if n_groups == 0 else [slice(0, 1), slice(1, None)]
+    order = [(block, names) for block in blocks for names in layout.stacks]
+    for (block, names), d in zip(order, widths, strict=True):
+        series = [j * len(layout.quantities) + layout.quantities.index(q) for j, q in names]
+        shape = (len(members), len(names), norm[:, :, block].shape[2])
+        n_norms = shape[1] * shape[2]
+        values = part[:, n_norms : n_norms * (1 + d)].reshape(*shape, d)[..., : sigma.shape[3]]
+        place = np.ix_(members, series)
+        norm[:, :, block][place] = part[:, :n_norms].reshape(shape)
+        sigma[:, :, block, : values.shape[3]][place] = values
+        part = part[:, n_norms * (1 + d) :]
 
 
 def _as_log(rows, sigma):

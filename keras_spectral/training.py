@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_spectral.batches import Grouped, grouped_dataset, ungrouped
+from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.sites import watched_sites
 from keras_spectral.capture.tape import WatchedForward
 from keras_spectral.clock import Clock
@@ -160,7 +161,7 @@ class SpectralTraining:
         # Forward pass
         with tf.GradientTape() as tape:
             with watched():
-                y_pred = self(x, training=True) if self._call_has_training_arg else self(x)
+                y_pred = self._forward(x)
                 loss = self._compute_loss(
                     x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
                 )
@@ -185,6 +186,9 @@ class SpectralTraining:
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight), factors
+
+    def _forward(self, x):
+        return self(x, training=True) if self._call_has_training_arg else self(x)
 
     def test_step(self, data):
         """Evaluate one batch.
@@ -254,7 +258,8 @@ class SpectralTraining:
             self._symbolic_build(data_batch=(x, y, sample_weight))
         trainable = {id(weight) for weight in self.trainable_weights}
         sites = watched_sites(self, self.spectral_logger.settings)
-        return [site for site in sites if id(site.weight) in trainable]
+        sites = [site for site in sites if id(site.weight) in trainable]
+        return aligned_sites(sites, self._forward, x)
 
     def _draining(self, step_function):
         def train_function(iterator):

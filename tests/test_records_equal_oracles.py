@@ -149,7 +149,7 @@ def linear_net(widths):
 
 
 @pytest.mark.parametrize(
-    "widths, n, input_rank, ranks",
+    ("widths", "n", "input_rank", "ranks"),
     [
         ([40, 32, 32, 10], 64, 40, [9, 9, 9]),
         ([40, 32, 4, 32, 10], 64, 40, [4, 4, 4, 4]),

@@ -181,7 +181,7 @@ def test_steps_count_on_over_fits_and_compiles():
 
 
 @pytest.mark.parametrize(
-    "spectra, steps",
+    ("spectra", "steps"),
     [
         (5, [0, 5, 10]),
         (ks.schedules.epochs(2), [0, 8]),
@@ -261,7 +261,7 @@ def test_nan_loss_is_recorded_named_once_and_training_goes_on():
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.warns(UserWarning, match="holds NaN or Inf at step 1") as caught:
         model.fit(x, y, groups=groups, batch_size=16, shuffle=False, verbose=0, epochs=2)
-        log = model.spectral_log
+    log = model.spectral_log
     assert len(caught) == 1
     assert log.steps == list(range(8))
     assert np.isnan(log.singular_values("hidden", "activation", step=1)).all()
@@ -350,11 +350,11 @@ def test_groups_beside_a_dataset_and_generators_with_groups_are_refused():
     x, y, groups = data()
     model = ks.SpectralModel(*tensors())
     model.compile("sgd", "sparse_categorical_crossentropy")
-    with pytest.raises(ks.errors.GroupsError, match="inside a tf.data.Dataset"):
+    with pytest.raises(ks.errors.GroupsError, match=r"inside a tf\.data\.Dataset"):
         model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), groups=groups)
     with pytest.raises(ks.errors.GroupsError, match="must come with arrays"):
         model.fit(((x, y) for _ in range(2)), groups=groups)
-    with pytest.raises(ks.errors.GroupsError, match="one label per example. Received: 49 labels"):
+    with pytest.raises(ks.errors.GroupsError, match=r"one label per example\. Received: 49 labels"):
         model.fit(x, y, groups=groups[:49])
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -32,6 +33,8 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         SettingsError: If `every` is neither.
         LogError: If a label in `run` has the name of a column.
     """
+
+    model: Any  # never None while Keras calls
 
     def __init__(self, filename, append=False, every="epoch", run=None):
         super().__init__()

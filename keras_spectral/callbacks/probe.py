@@ -1,10 +1,13 @@
 """A callback that looks at the same examples again and again while training goes on."""
 
+from typing import Any
+
 import keras
 
 from keras_spectral import schedules
 from keras_spectral.callbacks.same_model import require_same_model
 from keras_spectral.introspection import Introspection, data_batches, every_call
+from keras_spectral.provenance import provenance
 from keras_spectral.settings import Spectra
 
 
@@ -32,6 +35,8 @@ class SpectralProbe(keras.callbacks.Callback):
         SettingsError: If `every` or `spectra` is not possible.
     """
 
+    model: Any  # never None while Keras calls
+
     def __init__(self, x, y, groups=None, every=1, sample_weight=None, spectra=1):
         super().__init__()
         self._batches, self._membership, self._size = data_batches(
@@ -39,10 +44,12 @@ class SpectralProbe(keras.callbacks.Callback):
         )
         self._due = Spectra(schedules.epochs(every) if isinstance(every, int) else every).every
         self._settings = every_call(Spectra.of(spectra))
-        self._introspection = None
+        self._data = x, y
+        self._introspection: Any = None
         self._looks_at = None
         self._next_epoch = 0
-        self._last_step = None
+        self._last_step = -1
+        self._steps_before = 0  # of optimizers that an earlier `compile` made
 
     @property
     def log(self):
@@ -63,10 +70,15 @@ class SpectralProbe(keras.callbacks.Callback):
             RecordingError: If the model is another one than before.
         """
         require_same_model(self, self._looks_at)
-        if self._introspection is None:
-            self._looks_at = self.model
-            self._introspection = Introspection(self.model, self._settings)
-            self._introspection.logger.begin(self._membership, self._size)
+        self._looks_at = self.model
+        before = self._introspection
+        # Anew for every `fit`: the model may have been compiled with another loss meanwhile.
+        self._introspection = Introspection(self.model, self._settings)
+        if before is not None:
+            self._introspection.logger = before.logger
+            self._steps_before += max(0, self._last_step - self._step())
+        self._introspection.logger.begin(self._membership, self._size)
+        self.log.provenance |= provenance(self.model, self._settings, *self._data, self._membership)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Look, if this epoch is due.
@@ -100,4 +112,5 @@ class SpectralProbe(keras.callbacks.Callback):
 
     def _step(self):
         logger = getattr(self.model, "spectral_logger", None)
-        return int(self.model.optimizer.iterations if logger is None else logger.step)
+        steps = self.model.optimizer.iterations if logger is None else logger.step
+        return self._steps_before + int(steps)

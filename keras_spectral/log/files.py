@@ -174,11 +174,15 @@ def _read_csv(path):
     types |= {column: bool for column in ("truncated",) if column in header}
     numbers = [column for column in header if column not in types]
     labels = header[: header.get_loc("epoch")] if "epoch" in header else []
+    absent = {column: [""] if column in labels else ["", NAN] for column in numbers}
+    if "truncated" in header:  # then rows have spectra, and each has a norm
+        types |= {"frobenius_norm": float}
+        absent |= {"frobenius_norm": [NAN]}
     return pd.read_csv(
         path,
         dtype=types,  # type: ignore[arg-type]
         keep_default_na=False,
-        na_values={column: [""] if column in labels else ["", NAN] for column in numbers},
+        na_values=absent,
         **({"float_precision": "round_trip"} if ROUND_TRIP else {}),
     )
 
@@ -190,7 +194,7 @@ def _require_whole_lines(path):
         file.seek(max(0, size - 1_000_000))
         tail = file.read()
     last = tail.rstrip(b"\n").rpartition(b"\n")[2]
-    if not tail.endswith(b"\n") or (fields and last.count(b",") < fields):
+    if (tail and not tail.endswith(b"\n")) or (fields and last.count(b",") < fields):
         raise ValueError(
             "its last line is cut off (did a run crash, or the disk fill up?). Everything before "
             f"that line is whole: delete the last line, which begins with {last[:60]!r}"

@@ -177,8 +177,8 @@ class SpectralLog:
             keep &= self._matches(rows, key, wanted)
         table = self.relabelings
         kept = np.ones(len(table), dtype=bool)
-        for key, wanted in keys.items() if len(table) else ():
-            kept &= table[key].isin(_as_list(wanted)).to_numpy()
+        for key, wanted in keys.items():
+            kept &= table[key].isin(_as_list(wanted)).to_numpy() if key in table else False
         return SpectralLog(rows[keep], _trimmed(sigma[keep]), table[kept], self.provenance)
 
     def singular_values(self, layer, quantity="gradient", group=ALL, step=None, **keys):

@@ -2,7 +2,9 @@
 
 import pickle
 import tempfile
+import weakref
 from contextlib import suppress
+from typing import Any
 
 MEMORY_LIMIT = 4_000_000
 """Bytes of blocks kept in memory before they are moved to an unnamed temporary file."""
@@ -16,7 +18,7 @@ class Spool:
     """
 
     def __init__(self, blocks=()):
-        self._file = None
+        self._file: Any = None
         self._spilled: list[tuple[int, int]] = []
         self._recent: list[tuple] = []
         self._recent_bytes = 0
@@ -72,6 +74,7 @@ class Spool:
         if self._file is None:
             # Unbuffered: a buffer that could not be written would be in the way of all reading.
             self._file = tempfile.TemporaryFile(prefix="keras_spectral_", buffering=0)  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         places = []
         end = offset = self._file.seek(0, 2)
         try:
@@ -90,6 +93,5 @@ class Spool:
         return len(data)
 
     def _read(self, offset):
-        assert self._file is not None
         self._file.seek(offset)
         return pickle.load(self._file)  # written by this object a moment ago

@@ -66,17 +66,10 @@ def with_positions(tensor, n):
         n: Scalar integer tensor, the number of examples.
 
     Returns:
-        Tensor `[n, s, w]`. If the leading axis is not the example (time folded into the batch, a
-        constant input), rows cannot be assigned to examples: one NaN row per example answers.
+        Tensor `[n, s, w]`.
     """
-    shape, width = tensor.shape, tensor.shape[-1]
-    positions = None if None in shape[1:-1] else math.prod(shape[1:-1])
-    result = tf.cond(
-        tf.equal(tf.shape(tensor)[0], n),
-        lambda: tf.reshape(tensor, tf.stack([n, -1 if positions is None else positions, width])),
-        lambda: tf.fill(
-            tf.stack([n, 1 if positions is None else positions, width]),
-            tf.cast(float("nan"), tensor.dtype),
-        ),
-    )
-    return tf.ensure_shape(result, [None, positions, width])
+    if tensor.shape.rank == 2:
+        return tensor[:, None, :]
+    middle, width = tensor.shape[1:-1], tensor.shape[-1]
+    positions = -1 if None in middle else math.prod(middle)
+    return tf.reshape(tensor, tf.stack([n, positions, width]))

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_spectral.spectra.costs import prefers_rows, prefers_rows_for_gradient
-from keras_spectral.spectra.matrices import Spectrum, group_matrix, rank_bound
+from keras_spectral.spectra.matrices import Spectra, group_matrix
 
 FACTORS = ("activation", "adjoint")
 
@@ -61,10 +61,12 @@ class GramRoute:
             rows: `GroupRows`, or `None` for the whole batch.
 
         Returns:
-            Dictionary `(factor index, quantity) -> Spectrum`.
+            List of `Spectra`.
         """
         on_rows = self._on_rows(rows)
-        return on_rows | self._on_features(rows, done=on_rows)
+        done = {name for solved in on_rows for name in solved.names}
+        wanted = [solved for solved in on_rows if solved.names[0][1] in self._quantities]
+        return wanted + self._on_features(rows, done)
 
     def _row_stacks(self, sizes):
         members = defaultdict(list)
@@ -84,30 +86,25 @@ class GramRoute:
         }
 
     def _on_rows(self, rows):
-        found = {}
+        found = []
         roots = {}
         grams = {key: stack.block(rows) for key, stack in self._stacks.items()}
-        for (positions, name), stack in self._stacks.items():
-            gram = grams[positions, name]
-            if name == "activation" and any(self._gradient_on_rows[j] for j in stack.layers):
-                solved, roots[positions] = _solved_with_roots(gram)
+        for (positions, quantity), stack in self._stacks.items():
+            names = [(j, quantity) for j in stack.layers]
+            gram = grams[positions, quantity]
+            if quantity == "activation" and any(self._gradient_on_rows[j] for j in stack.layers):
+                solved, roots[positions] = _solved_with_roots(names, gram)
             else:
-                solved = _solved(gram)
-            found |= self._named(solved, [(j, name) for j in stack.layers], rows)
-        for positions, root in roots.items():
-            found |= self._gradients_on_rows(positions, root, grams, rows)
-        return {key: found[key] for key in found if key[1] in self._quantities}
+                solved = _solved(names, gram)
+            found.append(solved)
+        return found + [self._gradients(key, root, grams) for key, root in roots.items()]
 
-    def _gradients_on_rows(self, positions, root, grams, rows):
-        layers = [
-            j for j in self._stacks[positions, "activation"].layers if self._gradient_on_rows[j]
-        ]
-        left = _picked(root, self._stacks[positions, "activation"].layers, layers)
-        middle = _picked(
-            grams[positions, "adjoint"], self._stacks[positions, "adjoint"].layers, layers
-        )
+    def _gradients(self, positions, root, grams):
+        a, d = (self._stacks[positions, name].layers for name in FACTORS)
+        layers = [j for j in a if self._gradient_on_rows[j]]
+        left, middle = _picked(root, a, layers), _picked(grams[positions, "adjoint"], d, layers)
         product = tf.matmul(tf.matmul(left, middle, transpose_a=True), left)
-        return self._named(_solved(product), [(j, "gradient") for j in layers], rows)
+        return _solved([(j, "gradient") for j in layers], product)
 
     def _on_features(self, rows, done):
         stacks = defaultdict(list)
@@ -116,35 +113,27 @@ class GramRoute:
                 if (j, quantity) not in done:
                     gram = _small_gram(factor, quantity, rows)
                     stacks[gram.shape[-1]].append(((j, quantity), gram))
-        found = {}
-        for stack in stacks.values():
-            names, grams = zip(*stack, strict=True)
-            found |= self._named(_solved(tf.stack(grams)), names, rows)
-        return found
-
-    def _named(self, solved, names, rows):
-        sigma, norm = solved
-        return {
-            (j, quantity): Spectrum(
-                sigma[p, :, : rank_bound(self._factors[j], quantity, rows)], norm[p]
-            )
-            for p, (j, quantity) in enumerate(names)
-        }
+        return [
+            _solved([name for name, _ in stack], tf.stack([gram for _, gram in stack]))
+            for stack in stacks.values()
+        ]
 
 
-def _solved(gram):
-    """Return `(sigma [p, g, d], norm [p, g])` of matrices with the Gram matrices `[p, g, d, d]`."""
+def _solved(names, gram):
+    """Return the `Spectra` of matrices with the Gram matrices `[p, g, d, d]`."""
     safe, finite, norm = _checked(gram)
-    return _roots_of(tf.linalg.eigvalsh(safe), finite), norm
+    return Spectra(tuple(names), _roots_of(tf.linalg.eigvalsh(safe), finite), norm)
 
 
-def _solved_with_roots(gram):
+def _solved_with_roots(names, gram):
     """Return what `_solved` does, and `L [p, g, d, d]` with `L Lᵀ` the Gram matrix."""
     safe, finite, norm = _checked(gram)
     values, vectors = tf.linalg.eigh(safe)
     root = vectors * tf.sqrt(tf.maximum(values, 0.0))[..., None, :]
     nan_where_unknown = tf.where(finite, tf.ones_like(norm), _nan())
-    return (_roots_of(values, finite), norm), root * nan_where_unknown[..., None, None]
+    return Spectra(tuple(names), _roots_of(values, finite), norm), root * nan_where_unknown[
+        ..., None, None
+    ]
 
 
 def _checked(gram):

@@ -1,7 +1,7 @@
 """The matrices whose spectra are taken, for the whole batch and for each group.
 
 Letters: `n` example, `s` position, `i` input feature, `o` output feature, `g` group, `m` examples
-of the largest group, `k` rank of a singular value.
+of the largest group, `p` matrices solved together, `d` number of singular values.
 """
 
 from typing import Any, NamedTuple
@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 
-class Spectrum(NamedTuple):
-    """Spectra of one matrix for several groups.
+class Spectra(NamedTuple):
+    """Spectra of several matrices that were solved together, for each group of a block.
 
     Attributes:
-        sigma: float64 tensor `[g, k]`, singular values, largest first; rounding noise around zero
-            beyond a group's own rank bound, NaN where the group's matrix holds a NaN or Inf.
-        norm: float64 tensor `[g]`, the Frobenius norm, likewise NaN.
+        names: Tuple of `p` pairs `(factor index, quantity)`.
+        sigma: float64 tensor `[p, g, d]`, singular values, largest first; rounding noise around
+            zero beyond a matrix' rank bound, NaN where it holds a NaN or Inf.
+        norm: float64 tensor `[p, g]`, the Frobenius norms, likewise NaN.
     """
 
+    names: tuple
     sigma: Any
     norm: Any
 
@@ -43,23 +45,6 @@ def group_matrix(factor, quantity, rows):
     i, o = factor.widths
     flat = tf.reshape(factor.example_gradients, [-1, 1, i * o])
     return tf.reshape(tf.reduce_sum(_rows_of(flat, rows), axis=1), [-1, i, o])
-
-
-def rank_bound(factor, quantity, rows):
-    """Return the largest rank that the matrix of any group of a block can have, `k`.
-
-    Args:
-        factor: `Factors` of one weight.
-        quantity: `"activation"`, `"adjoint"` or `"gradient"`.
-        rows: `GroupRows`, or `None` for the whole batch.
-
-    Returns:
-        Scalar integer tensor.
-    """
-    i, o = factor.widths
-    n = tf.shape(factor.activation)[0] if rows is None else tf.shape(rows.index)[1]
-    height = n * tf.shape(factor.activation)[1]
-    return tf.minimum(height, {"activation": i, "adjoint": o, "gradient": min(i, o)}[quantity])
 
 
 def _rows_of(x, rows):

@@ -49,9 +49,9 @@ class GroupRows(NamedTuple):
             inside = tf.range(positions)
             rows = tf.reshape(rows[:, :, None] * positions + inside, [tf.shape(rows)[0], -1])
         padded = tf.pad(gram, [[0, 0], [0, positions], [0, positions]])
-        tall = tf.gather(padded, rows, axis=1)  # [p, g, m s, n s + s]
-        columns = tf.broadcast_to(rows[None], tf.shape(tall)[:3])
-        return tf.gather(tall, columns, axis=3, batch_dims=2)
+        size = tf.shape(padded)[1]
+        cells = rows[:, :, None] * size + rows[:, None, :]
+        return tf.gather(tf.reshape(padded, [gram.shape[0], -1]), cells, axis=1)
 
 
 def group_rows(mask):

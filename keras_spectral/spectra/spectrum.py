@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_spectral.spectra.gram import GramRoute
-from keras_spectral.spectra.matrices import Spectrum, group_matrix, rank_bound
+from keras_spectral.spectra.matrices import Spectra, group_matrix
 
 
 def spectra(factors, rows, quantities, method="auto", sizes=(32,)):
@@ -19,39 +19,44 @@ def spectra(factors, rows, quantities, method="auto", sizes=(32,)):
             side depends on it, never a result.
 
     Returns:
-        List of dictionaries, one per factor: quantity -> list of one `Spectrum` (whole batch,
-        `g = 1`), or two (whole batch, then the groups).
+        List of one block (the whole batch, `g = 1`) or two (whole batch, then the groups). A block
+        is a list of `Spectra`, which together name every factor and quantity once, in the same
+        order in both blocks.
     """
-    gram = [j for j, factor in enumerate(factors) if not _uses_svd(factor, method)]
-    route = GramRoute([factors[j] for j in gram], quantities, sizes)
-    results = [{quantity: [] for quantity in quantities} for _ in factors]
+    by_svd = [j for j, factor in enumerate(factors) if _uses_svd(factor, method)]
+    by_gram = [j for j in range(len(factors)) if j not in by_svd]
+    route = GramRoute([factors[j] for j in by_gram], quantities, sizes)
+    blocks = []
     for block in [None] if rows is None else [None, rows]:
-        found = {(gram[p], q): spectrum for (p, q), spectrum in route.spectra(block).items()}
-        for j, result in enumerate(results):
-            for quantity in quantities:
-                spectrum = found.get((j, quantity))
-                result[quantity].append(spectrum or svd_spectrum(factors[j], quantity, block))
-    return results
+        found = [_renumbered(solved, by_gram) for solved in route.spectra(block)]
+        found += [svd_spectra(factors, j, q, block) for j in by_svd for q in quantities]
+        blocks.append(found)
+    return blocks
 
 
-def svd_spectrum(factor, quantity, rows):
+def svd_spectra(factors, j, quantity, rows):
     """Return the spectra of one quantity by `tf.linalg.svd` of the matrices themselves.
 
     Args:
-        factor: `Factors` of one weight.
+        factors: List of `Factors`.
+        j: Which of them.
         quantity: `"activation"`, `"adjoint"` or `"gradient"`.
         rows: `GroupRows`, or `None` for the whole batch.
 
     Returns:
-        A `Spectrum`.
+        A `Spectra` with one name.
     """
-    matrix = group_matrix(factor, quantity, rows)
-    finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[1, 2])
-    safe = tf.where(finite[:, None, None], matrix, 0.0)
-    sigma = tf.linalg.svd(safe, compute_uv=False)[:, : rank_bound(factor, quantity, rows)]
+    matrix = group_matrix(factors[j], quantity, rows)[None]
+    finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[2, 3])
+    safe = tf.where(finite[..., None, None], matrix, 0.0)
     nan = tf.constant(float("nan"), tf.float64)
-    norm = tf.sqrt(tf.reduce_sum(safe * safe, axis=[1, 2]))
-    return Spectrum(tf.where(finite[:, None], sigma, nan), tf.where(finite, norm, nan))
+    sigma = tf.where(finite[..., None], tf.linalg.svd(safe, compute_uv=False), nan)
+    norm = tf.where(finite, tf.sqrt(tf.reduce_sum(safe * safe, axis=[2, 3])), nan)
+    return Spectra(((j, quantity),), sigma, norm)
+
+
+def _renumbered(solved, indices):
+    return solved._replace(names=tuple((indices[j], quantity) for j, quantity in solved.names))
 
 
 def _uses_svd(factor, method):
