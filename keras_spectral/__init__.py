@@ -6,6 +6,8 @@ TensorFlow.
 
 import importlib
 
+from keras_spectral.registration import register_with_keras
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -34,3 +36,6 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
+
+
+register_with_keras()

@@ -1,5 +1,6 @@
 """Spectra of a trained model on given data: trains nothing."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -52,7 +53,8 @@ class Introspection:
             sites = watched_sites(self._model, self.logger.settings)
             self._sites = aligned_sites(sites, self._forward, x)
         self.logger.make_room(1)
-        self._look(x, y, sample_weight, mask)
+        with _metrics_kept(self._model):
+            self._look(x, y, sample_weight, mask)
 
     def _forward(self, x):
         return self._model(x, training=False)
@@ -69,6 +71,17 @@ class Introspection:
         per_example = self.logger.settings.gradients == "per_example"
         factors = watched.factors(adjoints, n, example_gradients=per_example)
         self.logger.update_state(factors, mask, n)
+
+
+@contextlib.contextmanager
+def _metrics_kept(model):
+    # With several outputs Keras updates a metric per output whenever it computes the loss.
+    before = {id(v): v.numpy() for metric in model.metrics for v in metric.variables}
+    try:
+        yield
+    finally:
+        for variable in (v for metric in model.metrics for v in metric.variables):
+            variable.assign(before.get(id(variable), tf.zeros_like(variable)))
 
 
 def introspect(

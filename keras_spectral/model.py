@@ -65,13 +65,16 @@ class SpectralModel(SpectralTraining, keras.Model):
             raise ValueError(
                 f"`model` must be a keras.Model. Received: model={model!r} of type {type(model)}."
             )
-        if type(model).train_step is not keras.Model.train_step:
+        known = (keras.Model.train_step, SpectralTraining.train_step)
+        if type(model).train_step not in known:
             raise ValueError(
                 "`model` must train as keras.Model does. "
                 f"Received: {type(model).__name__}, which has a `train_step` of its own. "
                 "Try deriving that class from SpectralModel and overriding `compute_loss`."
             )
-        if _is_graph(model):
+        if isinstance(model, keras.Sequential) and model.built:
+            return cls(model.inputs[0], model.outputs[0], name=model.name)
+        if type(model) is Functional or isinstance(model, SpectralFunctional):
             return cls(model.input, model.output, name=model.name)
         return WrappedModel(model, name=model.name)
 
@@ -122,8 +125,3 @@ def _functional(cls):
     if issubclass(cls, SpectralModel):
         cls.__bases__ = tuple(_functional(base) for base in cls.__bases__)
     return cls
-
-
-def _is_graph(model):
-    plain = type(model) in (keras.Sequential, Functional) or isinstance(model, SpectralFunctional)
-    return plain and model.built

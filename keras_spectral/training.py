@@ -87,17 +87,22 @@ class SpectralTraining:
         """
         arguments = _bound(keras.Model.fit, self, x, y, *args, **kwargs)
         arguments, membership = _with_mask(arguments, groups, self.spectral_logger is not None)
+        arguments["validation_data"] = _without_mask(arguments.get("validation_data"))
         if self.spectral_logger is None:
             return super().fit(**arguments)
         require_one_replica(self.distribute_strategy)
         self.spectral_logger.begin(membership, _batch_size(arguments))
-        arguments["callbacks"] = _with_clock(arguments.get("callbacks"), self.spectral_logger)
+        callbacks = _callbacks(arguments.get("callbacks"))
+        arguments["callbacks"] = _with_clock(
+            arguments.get("callbacks"), Clock(self.spectral_logger), self
+        )
         log = self.spectral_logger.result()
         log.provenance |= provenance(self, self.spectral_logger.settings, x, y, membership)
         try:
             return super().fit(**arguments)
         finally:
-            for callback in keras.tree.flatten(kwargs.get("callbacks")):
+            self.spectral_logger.drain()
+            for callback in callbacks:
                 getattr(callback, "flush_spectra", lambda: None)()
 
     def evaluate(self, x=None, y=None, *args, groups=None, **kwargs):
@@ -230,6 +235,8 @@ class SpectralTraining:
     def get_compile_config(self):
         """Return what `compile` was given, `spectra` included, for saving."""
         config = super().get_compile_config()
+        if not config:
+            return config
         try:
             logger = self.spectral_logger
             spectra = None if logger is None else logger.settings.get_config()
@@ -319,9 +326,21 @@ def _batch_size(arguments):
     return keras.tree.flatten(x.element_spec)[0].shape[:1].as_list()[0]
 
 
-def _with_clock(callbacks, logger):
-    clock = Clock(logger)
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(clock)
-        return callbacks
-    return [clock, *keras.tree.flatten(callbacks if callbacks is not None else [])]
+def _callbacks(given):
+    if isinstance(given, keras.callbacks.CallbackList):
+        return list(given.callbacks)
+    return [callback for callback in keras.tree.flatten(given) if callback is not None]
+
+
+def _with_clock(given, clock, model):
+    if isinstance(given, keras.callbacks.CallbackList):
+        clock.set_model(model)
+        given.callbacks.insert(0, clock)
+        return given
+    return [clock, *_callbacks(given)]
+
+
+def _without_mask(validation_data):
+    if not isinstance(validation_data, tf.data.Dataset):
+        return validation_data
+    return _with_mask({"x": validation_data}, None, keep=False)[0]["x"]

@@ -12,4 +12,4 @@ import pytest
 def fixed_seed():
     """Give every test the same random start, whatever ran before."""
     keras.utils.set_random_seed(0)
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)

@@ -321,10 +321,7 @@ def test_a_dataset_of_groups_evaluates_like_one_without():
     [
         "arrays",
         "dataset",
-        pytest.param(
-            "dataset with groups",
-            marks=pytest.mark.xfail(reason="`fit` hands validation datasets to Keras as they are"),
-        ),
+        "dataset with groups",
     ],
 )
 @pytest.mark.parametrize("training", ["arrays", "dataset"])

@@ -51,14 +51,16 @@ def test_batches_are_steps_and_datasets_bring_their_groups():
     assert by_size.steps == [0, 1, 2]
     dataset = ks.with_groups(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), groups)
     by_dataset = ks.introspect(model, dataset)
-    np.testing.assert_allclose(by_size.sigma, by_dataset.sigma, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(by_size.sigma, by_dataset.sigma, rtol=1e-6, atol=1e-7)
     assert ks.introspect(model, dataset, steps=1).steps == [0]
 
 
 def test_sample_weight_and_settings_are_used():
     x, y, groups = data()
     model = ks.SpectralModel.from_model(plain())
-    model.compile("adam", "sparse_categorical_crossentropy", spectra=ks.Spectra(quantities="adjoint"))
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", spectra=ks.Spectra(quantities="adjoint")
+    )
     one = ks.introspect(model, x, y, groups=groups)
     two = ks.introspect(model, x, y, groups=groups, sample_weight=np.full(20, 2.0, "f"))
     assert one.quantities == ["adjoint"]

@@ -103,9 +103,7 @@ def test_from_model_refuses_what_would_be_lost():
 
 def test_nested_models_have_paths_and_equal_names_are_told_apart():
     def block(name):
-        return keras.Sequential(
-            [keras.Input((6,)), keras.layers.Dense(6, name="dense")], name=name
-        )
+        return keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, name="dense")], name=name)
 
     inputs = keras.Input((6,))
     x = block("second")(block("first")(inputs))
@@ -274,6 +272,7 @@ def test_a_wrapped_model_saves_and_loads(tmp_path):
     np.testing.assert_array_equal(loaded(x), wrapped(x))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_settings_that_cannot_be_saved_do_not_lose_the_model(tmp_path):
     model = fitted(
         ks.SpectralModel(*tensors()), spectra=ks.Spectra(layers=lambda layer: layer.units == 3)

@@ -41,15 +41,15 @@ def facts(provenance):
     """Return the provenance as pairs of dotted names and plain values, without tables and runs.
 
     Args:
-        provenance: `log.provenance`. If it has only runs, what all of them share.
+        provenance: `log.provenance`. What all of its runs share follows what stands at the top.
 
     Returns:
         List of `(name, value)` in order.
     """
-    found = [dict(_flat(level)) for _, level in levels(provenance)]
-    found = [level for level in found if level]
-    shared = set.intersection(*(set(level.items()) for level in found)) if found else set()
-    return [item for item in found[0].items() if item in shared] if found else []
+    top, *runs = [dict(_flat(level)) for _, level in levels(provenance)]
+    runs = [level for level in runs if level]
+    shared = set.intersection(*(set(level.items()) for level in runs)) if runs else set()
+    return [*top.items(), *(item for item in (runs[0].items() if runs else ()) if item in shared)]
 
 
 def levels(provenance, run=""):

@@ -222,8 +222,8 @@ def _short(table):
             "weight": table["weight"],
             "quantity": table["quantity"],
             "measure": _measures(table),
-            first: a,
-            second: b,
+            f"group {first}": a,
+            f"group {second}": b,
             "higher": _higher(table, a - b),
             "z": table["z"],
             "p": table["p"],
@@ -236,10 +236,10 @@ def _long(table):
     shown = table.drop(columns=["group_a", "group_b", "null"], errors="ignore")
     a, b = table[["group_a", "group_b"]].iloc[0]
     names = {
-        "value_a": a,
-        "value_b": b,
-        "corrected_a": f"{a}, size-corrected",
-        "corrected_b": f"{b}, size-corrected",
+        "value_a": f"group {a}",
+        "value_b": f"group {b}",
+        "corrected_a": f"group {a}, size-corrected",
+        "corrected_b": f"group {b}, size-corrected",
         "corrected_difference": "difference, size-corrected",
         "p_adjusted": "adjusted p",
         "n_a": f"mean n {a}",
@@ -263,6 +263,8 @@ def _measures(table):
 
 
 def _higher(table, difference):
+    # Against what relabelled groups of these sizes show, where that is known.
+    difference = table["z"].fillna(difference)
     higher = table["group_a"].where(difference > 0, table["group_b"])
     return higher.where(difference != 0, "equal")
 

@@ -101,6 +101,12 @@ def read_table(path):
         LogError: If the file is missing, not a log, or cut off.
     """
     table = read_columns(path, (*KEYS, *FACTS))
+    text = table.filter(like="sigma_").select_dtypes(exclude="number").columns
+    if len(text):
+        raise LogError(
+            "A log must hold numbers as singular values. "
+            f"Received: {path}, with text in {text[0]}. Was the file edited?"
+        )
     kept = table.filter(like="sigma_").notna().sum(axis=1).to_numpy()
     expected = table["rank_bound"].to_numpy()
     known = table["frobenius_norm"].notna().to_numpy() & ~table["truncated"].to_numpy(dtype=bool)

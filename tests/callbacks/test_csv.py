@@ -367,7 +367,6 @@ def test_an_interrupted_training_leaves_everything_recorded(path, error, every):
     assert_same_log(path, model.spectral_log)
 
 
-@pytest.mark.xfail(reason="`fit` flushes callbacks that are passed by keyword only")
 def test_callbacks_passed_by_position_are_flushed_as_well(path):
     model, crash = make_model(), At(1, raising(RuntimeError("crash")))
     callbacks = [ks.callbacks.SpectralCSVLogger(path), crash]
@@ -376,7 +375,6 @@ def test_callbacks_passed_by_position_are_flushed_as_well(path):
     assert ks.read_log(path).steps == [0, 1]
 
 
-@pytest.mark.xfail(reason="a CallbackList has no `append`")
 def test_a_list_object_of_callbacks_is_flushed_as_well(path):
     model, crash = make_model(), At(1, raising(RuntimeError("crash")))
     callbacks = [ks.callbacks.SpectralCSVLogger(path), crash]

@@ -210,7 +210,6 @@ def test_training_with_a_probe_ends_in_the_same_weights(kind):
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.xfail(reason="a look updates the per-output loss metrics")
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_probe_changes_no_metric_of_a_model_with_several_outputs(kind):
     def history(*callbacks):

@@ -1,0 +1,50 @@
+"""Makes saved models loadable: registers our model classes with Keras once Keras is there.
+
+`keras.models.load_model` knows only classes that have been imported. Importing them with the
+package would load TensorFlow for people who only read logs, so it happens when Keras is imported,
+before or after this package.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+
+MODEL_MODULE = "keras_spectral.model"
+
+
+def register_with_keras():
+    """Register the model classes now if Keras is loaded, else as soon as it is."""
+    if "keras" in sys.modules:
+        importlib.import_module(MODEL_MODULE)
+    else:
+        sys.meta_path.insert(0, _KerasFinder())
+
+
+class _KerasFinder(importlib.abc.MetaPathFinder):
+    """Finds Keras as everybody else does, and has our classes imported after it."""
+
+    def find_spec(self, fullname, path, target=None):
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _LoaderThenUs(spec.loader)
+        return spec
+
+
+class _LoaderThenUs(importlib.abc.Loader):
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        importlib.import_module(MODEL_MODULE)
