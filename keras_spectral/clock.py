@@ -17,7 +17,7 @@ class Clock(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start an epoch, after callbacks that restore an interrupted training had their turn."""
-        self._logger.catch_up(self.model.optimizer)
+        self._logger.catch_up(getattr(self.model, "optimizer", None))
         self._logger.begin_epoch(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
