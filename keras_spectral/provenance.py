@@ -14,7 +14,7 @@ from keras_spectral.capture.coverage import coverage
 from keras_spectral.errors import SettingsError
 
 PACKAGES = (keras_spectral, tf, keras, np, pd)
-FINGERPRINT_BYTES = 1 << 24
+FINGERPRINT_BYTES = 1 << 20
 """Bytes of each array that enter its fingerprint, evenly spaced rows, so big data stays quick."""
 
 

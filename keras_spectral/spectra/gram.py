@@ -24,17 +24,17 @@ FACTORS = ("activation", "adjoint")
 
 @dataclass(frozen=True)
 class _RowStack:
-    """Row-by-row Gram matrices `[p, n s, n s]` of one factor of several layers."""
+    """Row-by-row Gram matrices `[p, n s, n s]` of factors with the same number of positions."""
 
-    layers: tuple[int, ...]
+    names: list[tuple[int, str]]
     gram: Any
     positions: Any
 
     def block(self, rows):
         """Return the Gram matrices `[p, g, d, d]` of the whole batch or of the groups."""
-        return (
-            self.gram[:, None] if rows is None else rows.principal_blocks(self.gram, self.positions)
-        )
+        if rows is None:
+            return self.gram[:, None]
+        return rows.principal_blocks(self.gram, self.positions)
 
 
 class GramRoute:
@@ -63,48 +63,44 @@ class GramRoute:
         Returns:
             List of `Spectra`.
         """
-        on_rows = self._on_rows(rows)
+        on_rows = [solved for stack in self._stacks for solved in self._on_rows(stack, rows)]
         done = {name for solved in on_rows for name in solved.names}
-        wanted = [solved for solved in on_rows if solved.names[0][1] in self._quantities]
-        return wanted + self._on_features(rows, done)
+        return on_rows + self._on_features(rows, done)
 
     def _row_stacks(self, sizes):
-        members = defaultdict(list)
-        for j, factor in enumerate(self._factors):
-            for name in FACTORS:
-                own = name in self._quantities
-                own = own and prefers_rows(sizes, factor.positions, _width(factor, name))
-                if own or self._gradient_on_rows[j]:
-                    members[factor.positions, name].append(j)
-        return {
-            (positions, name): _RowStack(
-                tuple(layers),
-                tf.stack([_row_gram(getattr(self._factors[j], name)) for j in layers]),
-                positions,
+        names = defaultdict(list)
+        for name in FACTORS:
+            for j, factor in enumerate(self._factors):
+                wanted = name in self._quantities
+                wanted = wanted and prefers_rows(sizes, factor.positions, _width(factor, name))
+                if wanted or self._gradient_on_rows[j]:
+                    names[factor.positions].append((j, name))
+        return [
+            _RowStack(
+                found, tf.stack([_row_gram(getattr(self._factors[j], f)) for j, f in found]), s
             )
-            for (positions, name), layers in members.items()
-        }
+            for s, found in names.items()
+        ]
 
-    def _on_rows(self, rows):
-        found = []
-        roots = {}
-        grams = {key: stack.block(rows) for key, stack in self._stacks.items()}
-        for (positions, quantity), stack in self._stacks.items():
-            names = [(j, quantity) for j in stack.layers]
-            gram = grams[positions, quantity]
-            if quantity == "activation" and any(self._gradient_on_rows[j] for j in stack.layers):
-                solved, roots[positions] = _solved_with_roots(names, gram)
-            else:
-                solved = _solved(names, gram)
-            found.append(solved)
-        return found + [self._gradients(key, root, grams) for key, root in roots.items()]
-
-    def _gradients(self, positions, root, grams):
-        a, d = (self._stacks[positions, name].layers for name in FACTORS)
-        layers = [j for j in a if self._gradient_on_rows[j]]
-        left, middle = _picked(root, a, layers), _picked(grams[positions, "adjoint"], d, layers)
+    def _on_rows(self, stack, rows):
+        # Activations and adjoints are solved in one call, the gradients in a second one.
+        gram = stack.block(rows)
+        layers = [j for j, name in stack.names if name == "adjoint" and self._gradient_on_rows[j]]
+        if not layers:
+            return [_solved(stack.names, gram)]
+        solved, root = _solved_with_roots(stack.names, gram)
+        left = _picked(root, stack.names, [(j, "activation") for j in layers])
+        middle = _picked(gram, stack.names, [(j, "adjoint") for j in layers])
         product = tf.matmul(tf.matmul(left, middle, transpose_a=True), left)
-        return _solved([(j, "gradient") for j in layers], product)
+        gradients = _solved([(j, "gradient") for j in layers], product)
+        return [*self._only_wanted(solved), gradients]
+
+    def _only_wanted(self, solved):
+        kept = [name for name in solved.names if name[1] in self._quantities]
+        if not kept:
+            return []
+        sigma, norm = (_picked(part, solved.names, kept) for part in (solved.sigma, solved.norm))
+        return [Spectra(tuple(kept), sigma, norm)]
 
     def _on_features(self, rows, done):
         stacks = defaultdict(list)
@@ -164,10 +160,13 @@ def _small_gram(factor, quantity, rows):
     return tf.matmul(matrix, matrix, transpose_a=not wide, transpose_b=wide)
 
 
-def _picked(stack, present, wanted):
-    if tuple(present) == tuple(wanted):
+def _picked(stack, names, wanted):
+    if list(names) == list(wanted):
         return stack
-    return tf.gather(stack, [present.index(j) for j in wanted])
+    places = [list(names).index(name) for name in wanted]
+    if places == list(range(places[0], places[-1] + 1)):
+        return stack[places[0] : places[-1] + 1]
+    return tf.gather(stack, places)
 
 
 def _width(factor, name):

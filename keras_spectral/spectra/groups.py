@@ -132,7 +132,7 @@ class Membership:
 
     @classmethod
     def _from_labels(cls, labels, prefix=""):
-        text = np.array([_as_text(label) for label in labels], dtype=object)
+        text = np.array(_texts(labels), dtype=object)
         names = sorted({label for label in text if label})
         mask = np.stack([text == name for name in names], axis=1) if names else None
         if mask is None:
@@ -217,6 +217,18 @@ def _columns(table):
             f"`groups` must have columns of equal length. Received: lengths={lengths}."
         )
     return columns
+
+
+def _texts(labels):
+    # Few different labels stand for many examples: each is turned into text once.
+    known = {}
+    found = []
+    for label in labels:
+        key = type(label), repr(label) if isinstance(label, list | dict | set) else label
+        if key not in known:
+            known[key] = _as_text(label)
+        found.append(known[key])
+    return found
 
 
 def _as_text(label):
