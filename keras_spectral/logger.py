@@ -42,7 +42,8 @@ class SpectralLogger:
         self.capacity = capacity
         self.nonfinite = 0 if predecessor is None else predecessor.nonfinite
         self._log = SpectralLog() if predecessor is None else predecessor.result()
-        self._steps_since_drain = 0
+        self._steps_since_look = 0
+        self._records_seen = 0
         first_step = 0 if predecessor is None else predecessor.step
         with tf.init_scope(), tf.device("CPU:0"):
             self.step = tf.Variable(first_step, dtype=tf.int64, trainable=False, name="step")
@@ -94,11 +95,14 @@ class SpectralLogger:
         Args:
             steps: Number of steps to come.
         """
-        self._steps_since_drain += steps
+        self._steps_since_look += steps
         groups = 1 + len(self._layout.membership.names)
-        if self._steps_since_drain > min(self.capacity, CAPACITY_SPECTRA // groups):
-            self.drain()
-            self._steps_since_drain = steps
+        room = max(min(self.capacity, CAPACITY_SPECTRA // groups), steps)
+        if self._steps_since_look > room - self._records_seen:
+            self._records_seen = int(self._records)
+            self._steps_since_look = steps
+            if self._records_seen + steps > room:
+                self.drain()
 
     def update_state(self, factors, mask, n):
         """Record one step, if the schedule says so. Runs inside the graph.
@@ -138,6 +142,7 @@ class SpectralLogger:
             return
         new = decoded(self._integers.numpy(), self._numbers.numpy(), self._layout)
         self._records.assign(0)
+        self._records_seen = 0
         self._integers.assign(tf.zeros([0], tf.int64))
         self._numbers.assign(tf.zeros([0], tf.float64))
         self._count_nonfinite(new)
