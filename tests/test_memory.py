@@ -1,0 +1,45 @@
+"""Recording at every step leaves memory flat."""
+
+import subprocess
+import sys
+
+GROWTH = 12_000_000
+"""Bytes of resident memory: room for allocators and the newest part of the log kept in memory
+(`log.spool.MEMORY_LIMIT`, three times while it moves), far below the 20 MB that the log is long."""
+
+SCRIPT = """
+import keras, numpy as np, keras_spectral as ks
+
+inputs = keras.Input((378,))
+x = inputs
+for width in (128, 128, 128):
+    x = keras.layers.Dense(width, activation="relu")(x)
+model = ks.SpectralModel(inputs, keras.layers.Dense(2, activation="softmax")(x))
+model.compile("adam", "sparse_categorical_crossentropy", spectra=1)
+rng = np.random.default_rng(0)
+data = rng.standard_normal((6400, 378)).astype("f"), rng.integers(0, 2, 6400)
+groups = rng.choice(["a", "b"], 6400)
+
+def resident():
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+class Watch(keras.callbacks.Callback):
+    seen = []
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(resident())
+
+model.fit(*data, groups=groups, epochs=10, batch_size=32, verbose=0, callbacks=[Watch()])
+print(*Watch.seen)
+assert len(model.spectral_log.steps) == 2000
+"""
+
+
+def test_two_thousand_recorded_steps_leave_memory_flat_after_the_first_two_hundred():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+    )
+    seen = [int(value) for value in done.stdout.split()]
+    assert len(seen) == 10
+    assert max(seen[1:]) - seen[0] < GROWTH, seen
