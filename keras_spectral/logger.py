@@ -1,14 +1,17 @@
-"""The in-graph buffer: a metric-style logger whose state is variables, drained by the host."""
+"""The in-graph buffer: a metric-style logger whose state is a queue, drained by the host."""
 
+import functools
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
+import threadpoolctl
 
 from keras_spectral.errors import RecordingError
 from keras_spectral.log import SpectralLog
 from keras_spectral.records import Layout, decoded, encoded
 from keras_spectral.spectra.groups import Membership
-from keras_spectral.spectra.rows import group_rows
+from keras_spectral.spectra.stacks import stacks_for
 
 DEFAULT_BATCH = 32
 """Keras' own batch size, expected where none is given."""
@@ -19,13 +22,16 @@ CAPACITY = 64
 CAPACITY_SPECTRA = 2048
 """Fewer records fit if there are many groups: about this many spectra of each matrix."""
 
+CAPACITY_BYTES = 32_000_000
+"""Fewer records fit if they are large: about this many bytes."""
+
 
 class SpectralLogger:
     """Records spectra step by step, like a Keras metric: `update_state`, `result`, `reset_state`.
 
-    `update_state` runs inside the training graph and writes to variables, so nothing is lost with
-    `steps_per_execution > 1` and the host is not waited for. `result` empties the buffer into the
-    log and returns the log.
+    `update_state` runs inside the training graph and appends to a queue, so nothing is lost with
+    `steps_per_execution > 1` and the host is not waited for. `result` solves what waits there,
+    moves it into the log and returns the log.
 
     Args:
         settings: `Spectra`.
@@ -49,10 +55,11 @@ class SpectralLogger:
             self.step = tf.Variable(first_step, dtype=tf.int64, trainable=False, name="step")
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
             self._batch = tf.Variable(0, dtype=tf.int64, trainable=False, name="batch")
-            self._records = tf.Variable(0, dtype=tf.int64, trainable=False, name="records")
-            self._integers = _vector(tf.int64, "integers")
-            self._numbers = _vector(tf.float64, "numbers")
-        self._layout = Layout([], settings.quantities, settings.top_k, Membership.of(None))
+        self._queues = {}
+        self._solver = ThreadPoolExecutor(1, "keras_spectral")
+        self._solving = None
+        self._record_bytes = CAPACITY_BYTES
+        self._membership = Membership.of(None)
         self._sizes = (DEFAULT_BATCH,)
 
     def begin(self, membership, batch_size):
@@ -64,7 +71,7 @@ class SpectralLogger:
             batch_size: Expected examples per batch, or `None` if unknown.
         """
         self.drain()
-        self._layout = self._layout._replace(membership=membership)
+        self._membership = membership
         n = batch_size or DEFAULT_BATCH
         known = len(membership) > 0
         shares = membership.mask.mean(axis=0) if known else [0.5] * len(membership.names)
@@ -96,10 +103,10 @@ class SpectralLogger:
             steps: Number of steps to come.
         """
         self._steps_since_look += steps
-        groups = 1 + len(self._layout.membership.names)
-        room = max(min(self.capacity, CAPACITY_SPECTRA // groups), steps)
-        if self._steps_since_look > room - self._records_seen:
-            self._records_seen = int(self._records)
+        groups = 1 + len(self._membership.names)
+        room = min(self.capacity, CAPACITY_SPECTRA // groups, CAPACITY_BYTES // self._record_bytes)
+        if self._steps_since_look > max(room, steps) - self._records_seen:
+            self._records_seen = self._n_waiting()
             self._steps_since_look = steps
             if self._records_seen + steps > room:
                 self.drain()
@@ -112,12 +119,9 @@ class SpectralLogger:
             mask: 0/1 tensor `[n, g]`, which example is in which group, or `None`.
             n: Scalar integer tensor, the number of examples.
         """
-        names = list(factors)
-        weights = [(*name, *factors[name].widths) for name in names]
-        self._layout = self._layout._replace(weights=weights)
-        if names:
+        if factors:
             due = tf.reduce_any(self.settings.every(self.step, self._epoch, self._batch))
-            tf.cond(due, lambda: self._write(list(factors.values()), mask, n), lambda: None)
+            tf.cond(due, lambda: self._write(factors, mask, n), lambda: None)
         self.step.assign_add(1)
         self._batch.assign_add(1)
 
@@ -128,41 +132,64 @@ class SpectralLogger:
             The logger's own `SpectralLog`, which goes on growing.
         """
         self.drain()
+        self._collect()
         return self._log
 
     def reset_state(self):
         """Forget everything recorded. The step count goes on."""
-        self.drain()
+        self.result()
         self._log = SpectralLog()
         self.nonfinite = 0
 
     def drain(self):
-        """Move the buffer's records into the log, leaving it empty."""
-        if not int(self._records):
-            return
-        new = decoded(self._integers.numpy(), self._numbers.numpy(), self._layout)
-        self._records.assign(0)
+        """Empty the buffer. What was in it is solved in a thread, beside the steps to come."""
+        for (layout, _), queue in self._queues.items():
+            n_records = int(queue.size())
+            if n_records:
+                records = [[part.numpy() for part in queue.dequeue()] for _ in range(n_records)]
+                self._record_bytes = max(1, sum(part.nbytes for part in records[-1]))
+                self._collect()  # no more than one buffer waits to be solved
+                self._solving = self._solver.submit(_solved, records, layout, self._membership)
         self._records_seen = 0
-        self._integers.assign(tf.zeros([0], tf.int64))
-        self._numbers.assign(tf.zeros([0], tf.float64))
-        self._count_nonfinite(new)
-        self._log.append(new)
+
+    def _collect(self):
+        if self._solving is not None:
+            new = self._solving.result()
+            self._solving = None
+            self._count_nonfinite(new)
+            self._log.append(new)
+
+    def _n_waiting(self):
+        return sum(int(queue.size()) for queue in self._queues.values())
 
     def _write(self, factors, mask, n):
+        layout = self._layout_of(factors)
+        record = encoded(layout, self.step, self._epoch, n, list(factors.values()), mask)
+        queue = self._queue_for(layout, tuple(tensor.dtype for tensor in record))
         room = tf.debugging.assert_less(
-            self._records,
-            tf.constant(self.capacity, tf.int64),
+            queue.size(),
+            self.capacity,
             "The buffer of spectra is full: call `logger.drain()` at least every "
             f"{self.capacity} records.",
         )
         with tf.control_dependencies([room] if room is not None else []):
-            rows = None if mask is None or mask.shape[1] == 0 else group_rows(mask)
-            integers, numbers, stacks = encoded(factors, rows, n, self.settings, self._sizes)
-        self._layout = self._layout._replace(stacks=stacks)
-        head = tf.stack([self.step.read_value(), self._epoch.read_value()])
-        self._integers.assign(tf.concat([self._integers, head, integers], 0))
-        self._numbers.assign(tf.concat([self._numbers, numbers], 0))
-        self._records.assign_add(1)
+            queue.enqueue(record)
+
+    def _layout_of(self, factors):
+        settings = self.settings
+        parts = list(factors.values())
+        return Layout(
+            tuple((*name, *factor.widths) for name, factor in factors.items()),
+            settings.quantities,
+            settings.top_k,
+            stacks_for(parts, settings.quantities, settings.method, self._sizes),
+        )
+
+    def _queue_for(self, layout, types):
+        if (layout, types) not in self._queues:
+            with tf.init_scope(), tf.device("CPU:0"):
+                self._queues[layout, types] = tf.queue.FIFOQueue(self.capacity, types)
+        return self._queues[layout, types]
 
     def _count_nonfinite(self, new):
         bad = new.rows["frobenius_norm"].isna()
@@ -175,6 +202,17 @@ class SpectralLogger:
                 stacklevel=2,
             )
         self.nonfinite += int(bad.sum())
+
+
+def _solved(records, layout, membership):
+    # BLAS threads wait by spinning, on the cores that training needs.
+    with _blas().limit(limits=1, user_api="blas"):
+        return decoded(records, layout, membership)
+
+
+@functools.cache
+def _blas():
+    return threadpoolctl.ThreadpoolController()
 
 
 def require_one_replica(strategy):
@@ -192,8 +230,3 @@ def require_one_replica(strategy):
             f"Received: a strategy with {strategy.num_replicas_in_sync} replicas. "
             "Try `compile(…, spectra=None)`, or train without `tf.distribute`."
         )
-
-
-def _vector(dtype, name):
-    empty = tf.zeros([0], dtype)
-    return tf.Variable(empty, shape=[None], trainable=False, name=name)

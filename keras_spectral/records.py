@@ -1,15 +1,14 @@
-"""What one step leaves in the buffer: written by the graph as two flat vectors, read back by NumPy.
+"""What one step leaves in the buffer, and how a log is made of it.
 
-Letters: `g` group, `k` rank of a singular value, `s` shared position, `p` spectra of a stack, `r`
+Letters: `g` group (the whole batch first), `k` rank of a singular value, `s` shared position, `r`
 record.
 
-A record's integers are `step, epoch, n`, the positions `s` of each weight, the examples of each
-group, and for the whole batch and then the groups the number `d` of singular values in each stack
-of spectra. Its numbers are, in that order, the norms `[p, g]` and singular values `[p, g, d]` of
-each stack.
+A record is a list of tensors: `step, epoch` and the positions `s` of each weight, the mask
+`[n, g - 1]`, and what each stack of the layout keeps.
 """
 
-from typing import Any, NamedTuple
+from collections import defaultdict
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ import tensorflow as tf
 
 from keras_spectral.log import SpectralLog
 from keras_spectral.spectra.groups import ALL
-from keras_spectral.spectra.spectrum import spectra
+from keras_spectral.spectra.stacks import kept_by, solved_by
 from keras_spectral.spectra.summaries import SUMMARIES, SpectrumTable
 
 
@@ -25,94 +24,73 @@ class Layout(NamedTuple):
     """What is recorded at each step, and in which order.
 
     Attributes:
-        weights: List of `(layer path, weight name, i, o)`.
+        weights: Tuple of `(layer path, weight name, i, o)`.
         quantities: The recorded quantities.
         top_k: Largest number of singular values kept, or `None`.
-        membership: `Membership` of the training examples, for its names.
-        stacks: For each stack of spectra, its names `(weight index, quantity)`.
+        stacks: What `spectra.stacks.stacks_for` chose.
     """
 
-    weights: list
+    weights: tuple
     quantities: tuple
     top_k: int | None
-    membership: Any
-    stacks: tuple = ()
+    stacks: tuple
+
+    @property
+    def series(self):
+        """Tuple of `(weight index, quantity)`, in the order of the log."""
+        return tuple((j, q) for j in range(len(self.weights)) for q in self.quantities)
 
     @property
     def widths(self):
         """Largest number of singular values that the features allow, for each series."""
         limits = {"activation": lambda i, o: i, "adjoint": lambda i, o: o, "gradient": min}
-        return np.array([limits[q](*w[2:]) for w in self.weights for q in self.quantities])
-
-    def columns(self):
-        """Return what is the same in every record, as arrays `[1, series, 1 + g]`."""
-        series = [
-            (*weight[:2], quantity) for weight in self.weights for quantity in self.quantities
-        ]
-        series = np.array(series, dtype=object).reshape(-1, 3)
-        names = np.array([ALL, *self.membership.names], dtype=object)
-        return {
-            "layer": series[None, :, 0, None],
-            "weight": series[None, :, 1, None],
-            "quantity": series[None, :, 2, None],
-            "group": names[None, None, :],
-            "relabeling": np.concatenate([[0], self.membership.relabeling])[None, None, :],
-        }
+        return np.array([limits[q](*self.weights[j][2:]) for j, q in self.series])
 
 
-def encoded(factors, rows, n, settings, sizes):
-    """Return the integers and numbers that one step leaves, without step and epoch.
+def encoded(layout, step, epoch, n, factors, mask):
+    """Return the tensors that one step leaves. Runs in the graph.
 
     Args:
+        layout: `Layout`.
+        step: Scalar integer tensor.
+        epoch: Scalar integer tensor.
+        n: Scalar integer tensor, the number of examples.
         factors: List of `Factors`, in the order of the layout's weights.
-        rows: `GroupRows` of the batch, or `None`.
-        n: Scalar tensor, the number of examples.
-        settings: `Spectra`.
-        sizes: Expected examples of the batch and of each group.
+        mask: 0/1 tensor `[n, g - 1]`, or `None`.
 
     Returns:
-        `(integers, numbers, stacks)`: int64 and float64 vectors, and the layout's `stacks`.
+        List of tensors.
     """
-    integers = [n, *(tf.shape(factor.activation)[1] for factor in factors)]
-    parts = []
-    widths = []
-    for block in spectra(factors, rows, settings.quantities, settings.method, sizes):
-        for solved in block:
-            sigma = solved.sigma[..., : settings.top_k]
-            parts += [tf.reshape(solved.norm, [-1]), tf.reshape(sigma, [-1])]
-            widths.append(tf.shape(sigma)[-1])
-    counts = [] if rows is None else [rows.count]
-    integers = tf.concat([tf.stack(integers), *counts, tf.stack(widths)], 0)
-    return tf.cast(integers, tf.int64), tf.concat(parts, 0), tuple(s.names for s in block)
+    positions = [tf.shape(factor.activation)[1] for factor in factors]
+    head = tf.stack([tf.cast(value, tf.int64) for value in (step, epoch, *positions)])
+    members = tf.zeros(tf.stack([n, 0]), tf.uint8) if mask is None else tf.cast(mask, tf.uint8)
+    return [head, members, *kept_by(layout.stacks, factors, mask)]
 
 
-def decoded(integers, numbers, layout):
-    """Return the log of all records in a drained buffer.
+def decoded(records, layout, membership):
+    """Return the log of some records.
 
     Args:
-        integers: int64 array, the integers of all records one after the other.
-        numbers: float64 array, likewise.
+        records: List of records, each a list of arrays as `encoded` made them.
         layout: `Layout` under which they were recorded.
+        membership: `Membership` of the training examples, for its names.
 
     Returns:
         A `SpectralLog`: a row per present group, relabelled pseudo-groups as summaries.
     """
-    n_weights, n_groups = len(layout.weights), len(layout.membership.names)
-    n_widths = len(layout.stacks) * (2 if n_groups else 1)
-    heads = integers.reshape(-1, 3 + n_weights + n_groups + n_widths)
-    edges = np.cumsum([2, 1, n_weights, n_groups])
-    moments, n, positions, counts, widths = np.split(heads, edges, axis=1)
-    sizes = np.concatenate([n, counts], axis=1)  # [r, 1 + g]
-    positions = np.repeat(positions, len(layout.quantities), axis=1)
-    n_rows = sizes[:, None, :] * positions[:, :, None]  # [r, series, 1 + g]
+    heads = np.stack([head for head, *_ in records])
+    masks = [mask for _, mask, *_ in records]
+    sizes = np.stack([[len(mask), *mask.sum(axis=0, dtype=int)] for mask in masks])  # [r, g]
+    positions = heads[:, [2 + j for j, _ in layout.series]]
+    n_rows = sizes[:, None, :] * positions[:, :, None]  # [r, series, g]
     bounds = np.minimum(n_rows, layout.widths[:, None])
     kept = np.minimum(bounds, layout.top_k or bounds.max())
-    norm, sigma = _spectra_of(numbers, widths, kept, layout)
+    norm, sigma = _spectra_of(records, kept, layout)
     frame = {
         "run": np.full(1, "", dtype=object)[:, None, None],
-        "epoch": moments[:, 1, None, None],
-        "step": moments[:, 0, None, None],
-        **layout.columns(),
+        "epoch": heads[:, 1, None, None],
+        "step": heads[:, 0, None, None],
+        **_constant_columns(layout, membership),
         "n_examples": sizes[:, None, :],
         "batch_size": sizes[:, None, :1],
         "n_rows": n_rows,
@@ -125,42 +103,39 @@ def decoded(integers, numbers, layout):
     return _as_log(pd.DataFrame(rows), sigma[present])
 
 
-def _spectra_of(numbers, widths, kept, layout):
-    # Records whose stacks have equal widths lie in memory alike: unpacked together.
-    n_groups = kept.shape[2] - 1
-    norm = np.empty(kept.shape)
+def _constant_columns(layout, membership):
+    """Return what is the same in every record, as arrays `[1, series, g]`."""
+    series = [(*layout.weights[j][:2], quantity) for j, quantity in layout.series]
+    series = np.array(series, dtype=object).reshape(-1, 3)
+    names = np.array([ALL, *membership.names], dtype=object)
+    return {
+        "layer": series[None, :, 0, None],
+        "weight": series[None, :, 1, None],
+        "quantity": series[None, :, 2, None],
+        "group": names[None, None, :],
+        "relabeling": np.concatenate([[0], membership.relabeling])[None, None, :],
+    }
+
+
+def _spectra_of(records, kept, layout):
+    # Records of equal shape, which most batches give, are solved together.
+    norm = np.full(kept.shape, np.nan)
     sigma = np.full((*kept.shape, kept.max()), np.nan)
-    lengths = _lengths(layout.stacks, widths, n_groups)
-    starts = np.cumsum(lengths) - lengths
-    shapes, shape_of = np.unique(widths, axis=0, return_inverse=True)
-    for shape, shared in enumerate(shapes):
-        members = np.flatnonzero(shape_of == shape)
-        part = numbers[starts[members, None] + np.arange(lengths[members[0]])]
-        _unpack(part, members, shared, layout, norm, sigma)
-    sigma[np.arange(sigma.shape[3]) >= kept[..., None]] = np.nan
+    place = {name: number for number, name in enumerate(layout.series)}
+    alike = defaultdict(list)
+    for r, record in enumerate(records):
+        alike[tuple(part.shape for part in record)].append(r)
+    for members in alike.values():
+        _, masks, *contents = zip(*(records[r] for r in members), strict=True)
+        for solved in solved_by(layout.stacks, contents, np.stack(masks).astype(bool)):
+            block = np.asarray(members)[solved.records], solved.groups
+            values = solved.sigma[..., : sigma.shape[-1]]
+            for p, name in enumerate(solved.names):
+                at = block[0], place[name], block[1]
+                norm[at] = solved.norm[:, p]
+                sigma[..., : values.shape[-1]][at] = values[:, p]
+    sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
     return norm, sigma
-
-
-def _lengths(stacks, widths, n_groups):
-    spectra_per_stack = [len(names) for names in stacks]
-    blocks = [1] if n_groups == 0 else [1, n_groups]
-    counts = np.concatenate([np.multiply(spectra_per_stack, g) for g in blocks])
-    return (counts * (1 + widths)).sum(axis=1)
-
-
-def _unpack(part, members, widths, layout, norm, sigma):
-    n_groups = norm.shape[2] - 1
-    blocks = [slice(0, 1)] if n_groups == 0 else [slice(0, 1), slice(1, None)]
-    order = [(block, names) for block in blocks for names in layout.stacks]
-    for (block, names), d in zip(order, widths, strict=True):
-        series = [j * len(layout.quantities) + layout.quantities.index(q) for j, q in names]
-        shape = (len(members), len(names), norm[:, :, block].shape[2])
-        n_norms = shape[1] * shape[2]
-        values = part[:, n_norms : n_norms * (1 + d)].reshape(*shape, d)[..., : sigma.shape[3]]
-        place = np.ix_(members, series)
-        norm[:, :, block][place] = part[:, :n_norms].reshape(shape)
-        sigma[:, :, block, : values.shape[3]][place] = values
-        part = part[:, n_norms * (1 + d) :]
 
 
 def _as_log(rows, sigma):

@@ -101,7 +101,7 @@ class SpectralTraining:
         try:
             return super().fit(**arguments)
         finally:
-            self.spectral_logger.drain()
+            self.spectral_logger.result()
             for callback in callbacks:
                 getattr(callback, "flush_spectra", lambda: None)()
 

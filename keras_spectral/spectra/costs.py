@@ -6,6 +6,10 @@ Letters: `n` examples of each block (the whole batch first, then the groups), `s
 EIGEN = 20.0
 """Cost of an eigenvalue problem of size d, in units of d³ multiplications of a matrix product."""
 
+IN_THE_GRAPH = 2.5e6
+"""Cost of the operations that the side of the features needs in the graph, in the same unit: small
+matrices are better taken on the side of the rows, which needs none."""
+
 
 def prefers_rows(sizes, s, width):
     """Tell whether the row-by-row Gram matrix of `[n s, width]` is cheaper than the other one.
@@ -25,7 +29,7 @@ def prefers_rows(sizes, s, width):
         return False
     rows = [n * s for n in sizes]
     on_rows = rows[0] ** 2 * width + sum(EIGEN * r**3 for r in rows)
-    on_features = sum(rows) * width**2 + len(rows) * EIGEN * width**3
+    on_features = IN_THE_GRAPH + sum(rows) * width**2 + len(rows) * EIGEN * width**3
     return on_rows <= on_features
 
 
@@ -44,5 +48,5 @@ def prefers_rows_for_gradient(sizes, s, i, o):
     small, large = min(i, o), max(i, o)
     rows = [n * s for n in sizes]
     on_rows = sum((EIGEN + 2) * r**3 for r in rows)
-    direct = sum(rows) * i * o + len(rows) * (small**2 * large + EIGEN * small**3)
-    return on_rows <= direct
+    on_features = sum(rows) * i * o + len(rows) * (small**2 * large + EIGEN * small**3)
+    return on_rows <= IN_THE_GRAPH + on_features

@@ -132,12 +132,13 @@ class Membership:
 
     @classmethod
     def _from_labels(cls, labels, prefix=""):
-        text = np.array(_texts(labels), dtype=object)
-        names = sorted({label for label in text if label})
-        mask = np.stack([text == name for name in names], axis=1) if names else None
-        if mask is None:
-            mask = np.zeros((len(text), 0), dtype=bool)
-        return cls(tuple(prefix + name for name in names), mask)
+        codes, texts = _coded(labels)
+        names = sorted({text for text in texts if text})
+        column = {name: number for number, name in enumerate(names)}
+        columns = np.array([column.get(text, -1) for text in texts], dtype=int)[codes]
+        return cls(
+            tuple(prefix + name for name in names), columns[:, None] == np.arange(len(names))
+        )
 
 
 def relabelings(groups, n=99, seed=0, subjects=None):
@@ -219,16 +220,21 @@ def _columns(table):
     return columns
 
 
-def _texts(labels):
-    # Few different labels stand for many examples: each is turned into text once.
+def _coded(labels):
+    """Return codes `[n]` and the text of each code: few different labels stand for many."""
+    if labels.dtype != object:
+        codes, different = pd.factorize(labels, use_na_sentinel=False)
+        return codes, [_as_text(label) for label in different]
+    # 1, 1.0 and True are equal, their texts are not.
     known = {}
-    found = []
-    for label in labels:
-        key = type(label), repr(label) if isinstance(label, list | dict | set) else label
-        if key not in known:
-            known[key] = _as_text(label)
-        found.append(known[key])
-    return found
+    codes = [
+        known.setdefault(
+            (type(label), repr(label) if isinstance(label, list | dict | set) else label),
+            len(known),
+        )
+        for label in labels
+    ]
+    return np.array(codes, dtype=int), [_as_text(label) for _, label in known]
 
 
 def _as_text(label):

@@ -1,27 +1,10 @@
 """The matrices whose spectra are taken, for the whole batch and for each group.
 
 Letters: `n` example, `s` position, `i` input feature, `o` output feature, `g` group, `m` examples
-of the largest group, `p` matrices solved together, `d` number of singular values.
+of the largest group.
 """
 
-from typing import Any, NamedTuple
-
 import tensorflow as tf
-
-
-class Spectra(NamedTuple):
-    """Spectra of several matrices that were solved together, for each group of a block.
-
-    Attributes:
-        names: Tuple of `p` pairs `(factor index, quantity)`.
-        sigma: float64 tensor `[p, g, d]`, singular values, largest first; rounding noise around
-            zero beyond a matrix' rank bound, NaN where it holds a NaN or Inf.
-        norm: float64 tensor `[p, g]`, the Frobenius norms, likewise NaN.
-    """
-
-    names: tuple
-    sigma: Any
-    norm: Any
 
 
 def group_matrix(factor, quantity, rows):

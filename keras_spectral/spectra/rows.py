@@ -34,25 +34,6 @@ class GroupRows(NamedTuple):
         shape = tf.shape(rows)
         return tf.reshape(rows, tf.stack([shape[0], shape[1] * shape[2], x.shape[-1]]))
 
-    def principal_blocks(self, gram, positions):
-        """Return the principal sub-block of each group in row-by-row Gram matrices.
-
-        Args:
-            gram: Tensor `[p, n * s, n * s]`.
-            positions: The number of positions `s`.
-
-        Returns:
-            Tensor `[p, g, m * s, m * s]`, padded with zeros.
-        """
-        rows = self.index
-        if positions != 1:
-            inside = tf.range(positions)
-            rows = tf.reshape(rows[:, :, None] * positions + inside, [tf.shape(rows)[0], -1])
-        padded = tf.pad(gram, [[0, 0], [0, positions], [0, positions]])
-        size = tf.shape(padded)[1]
-        cells = rows[:, :, None] * size + rows[:, None, :]
-        return tf.gather(tf.reshape(padded, [gram.shape[0], -1]), cells, axis=1)
-
 
 def group_rows(mask):
     """Return the rows of each group from a membership mask.

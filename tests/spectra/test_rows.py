@@ -16,16 +16,6 @@ def test_rows_of_each_group_are_taken_in_order_and_padded_with_zeros():
     np.testing.assert_array_equal(taken[1], np.r_[x[[1, 3]].reshape(-1, 2), np.zeros((2, 2))])
 
 
-def test_principal_blocks_are_gram_matrices_of_the_taken_rows():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((5, 3, 4))
-    rows = group_rows(tf.constant(rng.random((5, 3)) < 0.6))
-    flat = x.reshape(15, 4)
-    blocks = rows.principal_blocks(tf.constant((flat @ flat.T)[None]), 3)[0].numpy()
-    taken = rows.take(tf.constant(x)).numpy()
-    np.testing.assert_allclose(blocks, taken @ taken.transpose(0, 2, 1), atol=1e-12)
-
-
 def test_absent_groups_leave_one_padded_row():
     rows = group_rows(tf.zeros([4, 2], tf.bool))
     assert rows.index.shape == (2, 1)

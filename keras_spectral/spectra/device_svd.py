@@ -1,0 +1,70 @@
+"""Singular values by `tf.linalg.svd` of the matrices themselves, in the graph, where the data is.
+
+Letters: `g` group (the whole batch first), `r` record, `d` singular values of the whole batch.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.spectra.matrices import group_matrix
+from keras_spectral.spectra.solved import Solved
+
+
+class DeviceSvd(NamedTuple):
+    """One matrix.
+
+    Attributes:
+        wanted: Tuple of one pair `(weight index, quantity)`.
+    """
+
+    wanted: tuple
+
+    def kept(self, factors, rows):
+        """Return what a step keeps. Runs in the graph.
+
+        Args:
+            factors: List of `Factors`, one per weight.
+            rows: `GroupRows`, or `None` if there are no groups.
+
+        Returns:
+            List of one float64 tensor `[1 + g, 1 + d]`: the Frobenius norm, then the singular values.
+        """
+        ((j, quantity),) = self.wanted
+        whole = _spectra(group_matrix(factors[j], quantity, None))
+        if rows is None:
+            return [whole]
+        groups = _spectra(group_matrix(factors[j], quantity, rows))
+        missing = tf.shape(whole)[1] - tf.shape(groups)[1]
+        return [tf.concat([whole, tf.pad(groups, [[0, 0], [0, missing]])], axis=0)]
+
+    @property
+    def n_kept(self):
+        """Number of tensors that a step keeps."""
+        return 1
+
+    def solved(self, kept, mask):
+        """Return the spectra of the whole batch and of every group present.
+
+        Args:
+            kept: List of one sequence of `r` float64 arrays `[1 + g, 1 + d]`, what `kept` returned at `r` steps.
+            mask: Boolean array `[r, n, g]`.
+
+        Yields:
+            `Solved`.
+        """
+        whole = np.ones((len(mask), 1), bool)
+        records, groups = np.nonzero(np.concatenate([whole, mask.any(axis=1)], axis=1))
+        spectra = np.stack(kept[0])
+        found = spectra[records, groups][:, None]
+        yield Solved(self.wanted, records, groups, found[..., 1:], found[..., 0])
+
+
+def _spectra(matrix):
+    finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[1, 2])[:, None]
+    safe = tf.where(finite[..., None], matrix, 0.0)
+    sigma = tf.linalg.svd(safe, compute_uv=False)
+    norm = tf.sqrt(tf.reduce_sum(safe * safe, axis=[1, 2]))[:, None]
+    nan = tf.constant(float("nan"), tf.float64)
+    return tf.where(finite, tf.concat([norm, sigma], axis=1), nan)

@@ -1,0 +1,68 @@
+"""Gram matrices of features, one for each group: cheaper where rows outnumber features.
+
+Letters: `g` group (the whole batch first), `r` record, `p` matrices of a stack, `d` features.
+
+`AᵀA` for an activation, `ΔᵀΔ` for an adjoint, and the smaller of `GᵀG` and `GGᵀ` for a gradient.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.spectra.eigen import singular_values
+from keras_spectral.spectra.matrices import group_matrix
+from keras_spectral.spectra.solved import Solved
+
+
+class FeatureGrams(NamedTuple):
+    """Matrices whose smaller Gram matrices have one size.
+
+    Attributes:
+        wanted: Tuple of `p` pairs `(weight index, quantity)`.
+    """
+
+    wanted: tuple
+
+    def kept(self, factors, rows):
+        """Return what a step keeps. Runs in the graph.
+
+        Args:
+            factors: List of `Factors`, one per weight.
+            rows: `GroupRows`, or `None` if there are no groups.
+
+        Returns:
+            List of one float64 tensor `[p, 1 + g, d, d]`.
+        """
+        blocks = [None] if rows is None else [None, rows]
+        grams = [
+            tf.concat([_gram(factors[j], quantity, block) for block in blocks], axis=0)
+            for j, quantity in self.wanted
+        ]
+        return [tf.stack(grams)]
+
+    @property
+    def n_kept(self):
+        """Number of tensors that a step keeps."""
+        return 1
+
+    def solved(self, kept, mask):
+        """Find the spectra of the whole batch and of every group present.
+
+        Args:
+            kept: List of one sequence of `r` float64 arrays `[p, 1 + g, d, d]`, what `kept` returned at `r` steps.
+            mask: Boolean array `[r, n, g]`.
+
+        Yields:
+            `Solved`.
+        """
+        whole = np.ones((len(mask), 1), bool)
+        records, groups = np.nonzero(np.concatenate([whole, mask.any(axis=1)], axis=1))
+        grams = np.stack(kept[0])
+        yield Solved(self.wanted, records, groups, *singular_values(grams[records, :, groups]))
+
+
+def _gram(factor, quantity, rows):
+    matrix = group_matrix(factor, quantity, rows)
+    wide = quantity == "gradient" and matrix.shape[-2] < matrix.shape[-1]
+    return tf.matmul(matrix, matrix, transpose_a=not wide, transpose_b=wide)

@@ -1,0 +1,113 @@
+"""What a step keeps of each matrix, and how its spectra come of it.
+
+A step does little: it keeps small matrices. Their singular values are found later, on the host and
+beside training, for many steps at once: for small networks the number of operations in the graph
+is the cost, not the arithmetic.
+"""
+
+from collections import defaultdict
+
+import tensorflow as tf
+
+from keras_spectral.spectra.costs import prefers_rows, prefers_rows_for_gradient
+from keras_spectral.spectra.device_svd import DeviceSvd
+from keras_spectral.spectra.feature_grams import FeatureGrams
+from keras_spectral.spectra.row_grams import RowGrams
+from keras_spectral.spectra.rows import group_rows
+
+FACTORS = ("activation", "adjoint")
+
+
+def stacks_for(factors, quantities, method="auto", sizes=(32,)):
+    """Choose how the spectra of several layers are found.
+
+    Args:
+        factors: List of `Factors`, one per weight. Only shapes and types are used.
+        quantities: Some of `"activation"`, `"adjoint"`, `"gradient"`.
+        method: `"gram"` (roots of eigenvalues of Gram matrices, of rows or of features), `"svd"`
+            (`tf.linalg.svd` on the device of the data), or `"auto"`: `"svd"` for float64 data,
+            else `"gram"`.
+        sizes: Expected examples of the batch and of each group. Only the choice of the cheaper
+            side depends on it, never a result.
+
+    Returns:
+        Tuple of `RowGrams`, `FeatureGrams` and `DeviceSvd`, which together find every spectrum
+        once.
+    """
+    by_svd = [j for j, factor in enumerate(factors) if _uses_svd(factor, method)]
+    by_gram = [j for j in range(len(factors)) if j not in by_svd]
+    on_rows = _row_stacks({j: factors[j] for j in by_gram}, quantities, sizes)
+    found = {name for stack in on_rows for name in stack.wanted}
+    on_features = defaultdict(list)
+    for j in by_gram:
+        i, o = factors[j].widths
+        side = {"activation": i, "adjoint": o, "gradient": min(i, o)}
+        for quantity in quantities:
+            if (j, quantity) not in found:
+                on_features[side[quantity]].append((j, quantity))
+    return (
+        *on_rows,
+        *(FeatureGrams(tuple(names)) for names in on_features.values()),
+        *(DeviceSvd(((j, quantity),)) for j in by_svd for quantity in quantities),
+    )
+
+
+def solved_by(stacks, kept, mask):
+    """Find the spectra of several records of equal shape.
+
+    Args:
+        stacks: What `stacks_for` chose.
+        kept: List of sequences of `r` arrays, what `kept_by` returned at each of `r` steps.
+        mask: Boolean array `[r, n, g]`.
+
+    Yields:
+        `Solved`.
+    """
+    first = 0
+    for stack in stacks:
+        yield from stack.solved(kept[first : first + stack.n_kept], mask)
+        first += stack.n_kept
+
+
+def kept_by(stacks, factors, mask):
+    """Return what a step keeps for each stack. Runs in the graph.
+
+    Args:
+        stacks: What `stacks_for` chose.
+        factors: List of `Factors`, one per weight.
+        mask: Boolean (or 0/1) tensor `[n, g]`, or `None`.
+
+    Returns:
+        List of tensors, those of the first stack first.
+    """
+    rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
+    return [tensor for stack in stacks for tensor in stack.kept(factors, rows)]
+
+
+def _row_stacks(factors, quantities, sizes):
+    names, wanted = defaultdict(list), defaultdict(list)
+    for j, factor in factors.items():
+        s = factor.positions
+        gradient = "gradient" in quantities and _gradient_on_rows(factor, sizes)
+        for name, width in zip(FACTORS, factor.widths, strict=True):
+            chosen = name in quantities and prefers_rows(sizes, s, width)
+            if chosen or gradient:
+                names[s].append((j, name))
+            if chosen:
+                wanted[s].append((j, name))
+        if gradient:
+            wanted[s].append((j, "gradient"))
+    return [RowGrams(tuple(names[s]), tuple(wanted[s]), s) for s in names]
+
+
+def _gradient_on_rows(factor, sizes):
+    return (
+        factor.example_gradients is None
+        and all(prefers_rows(sizes, factor.positions, width) for width in factor.widths)
+        and prefers_rows_for_gradient(sizes, factor.positions, *factor.widths)
+    )
+
+
+def _uses_svd(factor, method):
+    # A Gram matrix halves the digits: harmless for float32 data in float64, not for float64 data.
+    return method == "svd" or (method == "auto" and factor.activation.dtype == tf.float64)
