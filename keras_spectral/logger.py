@@ -22,8 +22,12 @@ CAPACITY = 64
 CAPACITY_SPECTRA = 2048
 """Fewer records fit if there are many groups: about this many spectra of each matrix."""
 
-CAPACITY_BYTES = 32_000_000
-"""Fewer records fit if they are large: about this many bytes."""
+CAPACITY_BYTES = 4_000_000, 32_000_000
+"""Fewer records fit if they are large: those that fit into the first number, or `FEW` of them if
+these fit into the second. More would be faster by little, and leave holes in the heap."""
+
+FEW = 4
+"""Records that are worth solving together."""
 
 
 class SpectralLogger:
@@ -58,7 +62,7 @@ class SpectralLogger:
         self._queues = {}
         self._solver = ThreadPoolExecutor(1, "keras_spectral")
         self._solving = None
-        self._record_bytes = CAPACITY_BYTES
+        self._record_bytes = max(CAPACITY_BYTES)
         self._membership = Membership.of(None)
         self._sizes = (DEFAULT_BATCH,)
 
@@ -103,8 +107,7 @@ class SpectralLogger:
             steps: Number of steps to come.
         """
         self._steps_since_look += steps
-        groups = 1 + len(self._membership.names)
-        room = min(self.capacity, CAPACITY_SPECTRA // groups, CAPACITY_BYTES // self._record_bytes)
+        room = self._room()
         if self._steps_since_look > max(room, steps) - self._records_seen:
             self._records_seen = self._n_waiting()
             self._steps_since_look = steps
@@ -158,6 +161,11 @@ class SpectralLogger:
             self._solving = None
             self._count_nonfinite(new)
             self._log.append(new)
+
+    def _room(self):
+        groups = 1 + len(self._membership.names)
+        small, large = (limit // self._record_bytes for limit in CAPACITY_BYTES)
+        return min(self.capacity, CAPACITY_SPECTRA // groups, max(small, min(FEW, large)))
 
     def _n_waiting(self):
         return sum(int(queue.size()) for queue in self._queues.values())

@@ -3,9 +3,13 @@
 import subprocess
 import sys
 
-GROWTH = 12_000_000
-"""Bytes of resident memory: room for allocators and the newest part of the log kept in memory
-(`log.spool.MEMORY_LIMIT`, three times while it moves), far below the 20 MB that the log is long."""
+GROWTH = 20_000_000
+"""Bytes of resident memory, over all steps: room for the newest part of the log kept in memory
+(`log.spool.MEMORY_LIMIT`, three times while it moves) and for a buffer that waits and one that is
+solved (`logger.CAPACITY_BYTES`). Plain Keras grows by 7 MB here."""
+
+LATE_GROWTH = 6_000_000
+"""Bytes, over the second thousand steps, which write 10 MB of log: by then all of that is there."""
 
 SCRIPT = """
 import keras, numpy as np, keras_spectral as ks
@@ -43,3 +47,4 @@ def test_two_thousand_recorded_steps_leave_memory_flat_after_the_first_two_hundr
     seen = [int(value) for value in done.stdout.split()]
     assert len(seen) == 10
     assert max(seen[1:]) - seen[0] < GROWTH, seen
+    assert seen[9] - seen[4] < LATE_GROWTH, seen

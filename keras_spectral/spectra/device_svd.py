@@ -29,7 +29,7 @@ class DeviceSvd(NamedTuple):
             rows: `GroupRows`, or `None` if there are no groups.
 
         Returns:
-            List of one float64 tensor `[1 + g, 1 + d]`: the Frobenius norm, then the singular values.
+            List of one float64 tensor `[1 + g, 1 + d]`: Frobenius norm, then singular values.
         """
         ((j, quantity),) = self.wanted
         whole = _spectra(group_matrix(factors[j], quantity, None))
@@ -48,7 +48,8 @@ class DeviceSvd(NamedTuple):
         """Return the spectra of the whole batch and of every group present.
 
         Args:
-            kept: List of one sequence of `r` float64 arrays `[1 + g, 1 + d]`, what `kept` returned at `r` steps.
+            kept: List of one sequence of `r` float64 arrays `[1 + g, 1 + d]`, what `kept`
+                returned at `r` steps.
             mask: Boolean array `[r, n, g]`.
 
         Yields:

@@ -1,7 +1,7 @@
 """Singular values from Gram matrices: roots of eigenvalues, many matrices of one size at a time.
 
-Runs on the host, in NumPy's LAPACK: many small eigenvalue problems belong on a CPU, and TensorFlow's
-own threads stay free for the training that goes on beside.
+Runs on the host, in NumPy's LAPACK: many small eigenvalue problems belong on a CPU, and the threads
+of TensorFlow stay free for the training that goes on beside.
 """
 
 import numpy as np
@@ -41,10 +41,19 @@ def root(gram):
     try:
         found = np.linalg.cholesky(safe)
     except np.linalg.LinAlgError:
-        eigenvalues, vectors = np.linalg.eigh(safe)
-        found = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[..., None, :]
+        # Matrix by matrix, so that none depends on what it is solved with.
+        flat = safe.reshape(-1, *safe.shape[-2:])
+        found = np.stack([_root_of_one(matrix) for matrix in flat]).reshape(safe.shape)
     found[~finite] = np.nan
     return found
+
+
+def _root_of_one(matrix):
+    try:
+        return np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        eigenvalues, vectors = np.linalg.eigh(matrix)
+        return vectors * np.sqrt(np.maximum(eigenvalues, 0.0))
 
 
 def _finite(gram, finite):

@@ -50,7 +50,8 @@ class FeatureGrams(NamedTuple):
         """Find the spectra of the whole batch and of every group present.
 
         Args:
-            kept: List of one sequence of `r` float64 arrays `[p, 1 + g, d, d]`, what `kept` returned at `r` steps.
+            kept: List of one sequence of `r` float64 arrays `[p, 1 + g, d, d]`, what `kept`
+                returned at `r` steps.
             mask: Boolean array `[r, n, g]`.
 
         Yields:
