@@ -18,6 +18,10 @@ GROUP_GRADIENT = (
     "examples of that group. It is not the gradient of a batch made of that group alone: with "
     "batch normalisation, for one, every example depends on all others in its batch."
 )
+ACTIVATIONS = (
+    "A layer's activation here is what it multiplies by its weight: its input. The activation of "
+    "the first layer is the data itself: a difference there was there before any training."
+)
 SIZES = (
     "Larger groups have larger singular values and higher ranks by chance alone. Norms are shown "
     "size-corrected, which repairs this on average; ranks cannot be corrected. Never compare "
@@ -101,7 +105,12 @@ def cautions(log, pairs):
     Returns:
         List of `(heading, text)`.
     """
-    said = [("What a group's gradient is", GROUP_GRADIENT), ("Sizes", SIZES), ("Runs", RUNS)]
+    said = [
+        ("What a group's gradient is", GROUP_GRADIENT),
+        ("What an activation is", ACTIVATIONS),
+        ("Sizes", SIZES),
+        ("Runs", RUNS),
+    ]
     if not any(table["p"].notna().any() for table in pairs.tables):
         return [*said, ("No test", NO_TEST)]
     said += [("Which null", NULL), ("p-values", TESTS)]

@@ -151,13 +151,18 @@ def read_columns(path, required):
         DataFrame.
 
     Raises:
-        LogError: If the file is missing, cut off, or without these columns.
+        LogError: If the file is missing, cut off, without these columns, or needs pyarrow.
     """
     path = Path(path)
     if not path.is_file():
         raise LogError(f"`path` must be a log file. Received: {path}, which is not a file.")
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except ImportError as error:
+        raise LogError(
+            f"`path` must be of a kind that can be read here. Received: {path}, and no pyarrow. "
+            'Try `pip install "keras_spectral[parquet]"`, or a CSV file.'
+        ) from error
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise LogError(
             f"`path` must be a complete log file. Received: {path}, which cannot be read: {error}"
@@ -200,7 +205,7 @@ def _require_whole_lines(path):
         file.seek(max(0, size - 1_000_000))
         tail = file.read()
     last = tail.rstrip(b"\n").rpartition(b"\n")[2]
-    if (tail and not tail.endswith(b"\n")) or (fields and last.count(b",") < fields):
+    if fields and (not tail.endswith(b"\n") or last.count(b",") < fields):
         raise ValueError(
             "its last line is cut off (did a run crash, or the disk fill up?). Everything before "
             f"that line is whole: delete the last line, which begins with {last[:60]!r}"

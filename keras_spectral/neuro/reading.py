@@ -193,6 +193,6 @@ def _require_ids(path, ids):
     if len(twice):
         raise DataError(
             "Every id must stand in one row only. "
-            f"Received: {path}, where {counted(twice, 'id')} stand in several. "
+            f"Received: {path}, which repeats {counted(twice, 'id')}. "
             "Try one row per subject: the mean over sessions, or one session of each."
         )

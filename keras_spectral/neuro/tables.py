@@ -105,7 +105,8 @@ def _remedy(tables, common):
             " More would match without leading zeros, which spreadsheets drop: "
             "try the original file, with ids of equal length."
         )
-    return ' Try `join="inner"` to keep those.' if len(common) else " Try another id column."
+    inner = ' Try `join="inner"` (`--inner-join`) to keep those.'
+    return inner if len(common) else " Try another id column."
 
 
 def _numbers(name, table, dropped):

@@ -345,3 +345,21 @@ def test_newer_pandas_reads_floats_exactly_unasked(tmp_path):
 
 def test_reading_imports_no_tensorflow_of_its_own():
     assert "tensorflow" not in vars(sys.modules["keras_spectral.log.files"])
+
+
+@pytest.mark.parametrize("content", [b"<!doctype html>\n<p>a report</p>", b"\x89PNG\r\n\x1a\n\0\0"])
+def test_a_file_of_another_kind_is_not_called_a_log_cut_off(tmp_path, content):
+    path = tmp_path / "report.csv"
+    path.write_bytes(content)
+    with pytest.raises(LogError) as raised:
+        read_log(path)
+    assert "delete the last line" not in str(raised.value)
+
+
+def test_parquet_without_pyarrow_is_told_how_to_get_it(tmp_path, monkeypatch):
+    path = tmp_path / "spectra.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "fastparquet", None)
+    with pytest.raises(LogError, match=r"keras_spectral\[parquet\]"):
+        read_log(path)

@@ -95,7 +95,7 @@ def test_an_absent_file_is_named(tmp_path):
         ("Id,x,y,x\n1,2,3,4\n", r"uses 1 name \(x\) more than once"),
         (PLAIN.replace("008", ""), r"without one in 1 row \(2\)"),
         (PLAIN.replace("008", '"  "'), r"without one in 1 row \(2\)"),
-        (PLAIN.replace("008", " 007"), r"where 1 id \(007\) stand in several"),
+        (PLAIN.replace("008", " 007"), r"which repeats 1 id \(007\)"),
         (PLAIN.replace("Id", "id"), r"columns id, x, y\. Did you mean 'id'\?"),
         (PLAIN.replace("Id", "Subject"), r"columns Subject, x, y\. Try"),
     ],
