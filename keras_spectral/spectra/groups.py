@@ -177,6 +177,12 @@ def relabelings(groups, n=99, seed=0, subjects=None):
             "`groups` must hold at least one group and no relabelings yet. "
             f"Received: names={real.names[:5]}. Try the vector of labels itself."
         )
+    most = MAX_GROUPS // len(real.names) - 1
+    if n > most >= 1:
+        raise GroupsError(
+            f"`n` must be at most {most} for {len(real.names)} groups: with their relabelings they "
+            f"make at most {MAX_GROUPS}. Received: n={n}. Try n={most} (`--relabelings {most}`)."
+        )
     subject_of, first_rows = _subjects(subjects, len(real))
     per_subject = real.mask[first_rows]
     if not np.array_equal(per_subject[subject_of], real.mask):

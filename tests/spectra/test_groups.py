@@ -138,7 +138,7 @@ def test_too_many_groups_are_refused():
     assert len(Membership.of(range(MAX_GROUPS)).names) == MAX_GROUPS
     with pytest.raises(GroupsError, match=r"at most 512 groups. Received: 513"):
         Membership.of(np.arange(MAX_GROUPS + 1))
-    with pytest.raises(GroupsError, match=r"fewer relabelings"):
+    with pytest.raises(GroupsError, match=r"at most 512\. Received: n=256\. Try n=255 "):
         relabelings(["a", "b"], n=MAX_GROUPS // 2)
 
 
@@ -313,3 +313,10 @@ def test_relabelings_need_groups_and_are_not_relabelled_again():
     for groups in ([None, None], relabelings(LABELS, n=1)):
         with pytest.raises(GroupsError, match=r"at least one group and no relabelings yet"):
             relabelings(groups, n=1)
+
+
+def test_too_many_relabelings_are_told_how_many_fit():
+    labels = list("abcdef") * 2
+    with pytest.raises(GroupsError, match=r"Received: n=99\. Try n=84 "):
+        relabelings(labels, n=99)
+    assert relabelings(labels, n=84).n_relabelings == 84
