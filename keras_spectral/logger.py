@@ -149,9 +149,9 @@ class SpectralLogger:
         for (layout, _), queue in self._queues.items():
             n_records = int(queue.size())
             if n_records:
+                self._collect()  # first: Ctrl-C while waiting must not lose what is dequeued
                 records = [[part.numpy() for part in queue.dequeue()] for _ in range(n_records)]
                 self._record_bytes = max(1, sum(part.nbytes for part in records[-1]))
-                self._collect()  # no more than one buffer waits to be solved
                 self._solving = self._solver.submit(_solved, records, layout, self._membership)
         self._records_seen = 0
 

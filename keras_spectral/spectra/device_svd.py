@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spectral.spectra.matrices import group_matrix
-from keras_spectral.spectra.solved import Solved
+from keras_spectral.spectra.solved import Solved, present_blocks
 
 
 class DeviceSvd(NamedTuple):
@@ -55,8 +55,7 @@ class DeviceSvd(NamedTuple):
         Yields:
             `Solved`.
         """
-        whole = np.ones((len(mask), 1), bool)
-        records, groups = np.nonzero(np.concatenate([whole, mask.any(axis=1)], axis=1))
+        records, groups = present_blocks(mask)
         spectra = np.stack(kept[0])
         found = spectra[records, groups][:, None]
         yield Solved(self.wanted, records, groups, found[..., 1:], found[..., 0])

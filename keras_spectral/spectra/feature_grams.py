@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_spectral.spectra.eigen import singular_values
 from keras_spectral.spectra.matrices import group_matrix
-from keras_spectral.spectra.solved import Solved
+from keras_spectral.spectra.solved import Solved, present_blocks
 
 
 class FeatureGrams(NamedTuple):
@@ -57,8 +57,7 @@ class FeatureGrams(NamedTuple):
         Yields:
             `Solved`.
         """
-        whole = np.ones((len(mask), 1), bool)
-        records, groups = np.nonzero(np.concatenate([whole, mask.any(axis=1)], axis=1))
+        records, groups = present_blocks(mask)
         grams = np.stack(kept[0])
         yield Solved(self.wanted, records, groups, *singular_values(grams[records, :, groups]))
 
