@@ -1,15 +1,13 @@
 """The in-graph buffer: a metric-style logger whose state is a queue, drained by the host."""
 
-import functools
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
-import threadpoolctl
 
 from keras_spectral.errors import RecordingError
 from keras_spectral.log import SpectralLog
-from keras_spectral.records import Layout, decoded, encoded
+from keras_spectral.records import Layout, encoded
+from keras_spectral.solver import Solver
 from keras_spectral.spectra.groups import Membership
 from keras_spectral.spectra.stacks import stacks_for
 
@@ -19,10 +17,7 @@ DEFAULT_BATCH = 32
 CAPACITY = 64
 """Records that fit into the buffer between two drains, unless more steps run at once."""
 
-CAPACITY_SPECTRA = 2048
-"""Fewer records fit if there are many groups: about this many spectra of each matrix."""
-
-CAPACITY_BYTES = 4_000_000, 32_000_000
+CAPACITY_BYTES = 1_000_000, 32_000_000
 """Fewer records fit if they are large: those that fit into the first number, or `FEW` of them if
 these fit into the second. More would be faster by little, and leave holes in the heap."""
 
@@ -60,8 +55,7 @@ class SpectralLogger:
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
             self._batch = tf.Variable(0, dtype=tf.int64, trainable=False, name="batch")
         self._queues = {}
-        self._solver = ThreadPoolExecutor(1, "keras_spectral")
-        self._solving = None
+        self._solver = Solver()
         self._record_bytes = max(CAPACITY_BYTES)
         self._membership = Membership.of(None)
         self._sizes = (DEFAULT_BATCH,)
@@ -136,6 +130,8 @@ class SpectralLogger:
         """
         self.drain()
         self._collect()
+        self._solver.submit_rest()
+        self._collect()
         return self._log
 
     def reset_state(self):
@@ -152,20 +148,17 @@ class SpectralLogger:
                 self._collect()  # first: Ctrl-C while waiting must not lose what is dequeued
                 records = [[part.numpy() for part in queue.dequeue()] for _ in range(n_records)]
                 self._record_bytes = max(1, sum(part.nbytes for part in records[-1]))
-                self._solving = self._solver.submit(_solved, records, layout, self._membership)
+                self._solver.submit(records, layout, self._membership)
         self._records_seen = 0
 
     def _collect(self):
-        if self._solving is not None:
-            new = self._solving.result()
-            self._solving = None
+        for new in self._solver.wait():
             self._count_nonfinite(new)
             self._log.append(new)
 
     def _room(self):
-        groups = 1 + len(self._membership.names)
         small, large = (limit // self._record_bytes for limit in CAPACITY_BYTES)
-        return min(self.capacity, CAPACITY_SPECTRA // groups, max(small, min(FEW, large)))
+        return min(self.capacity, max(small, min(FEW, large)))
 
     def _n_waiting(self):
         return sum(int(queue.size()) for queue in self._queues.values())
@@ -210,17 +203,6 @@ class SpectralLogger:
                 stacklevel=2,
             )
         self.nonfinite += int(bad.sum())
-
-
-def _solved(records, layout, membership):
-    # BLAS threads wait by spinning, on the cores that training needs.
-    with _blas().limit(limits=1, user_api="blas"):
-        return decoded(records, layout, membership)
-
-
-@functools.cache
-def _blas():
-    return threadpoolctl.ThreadpoolController()
 
 
 def require_one_replica(strategy):

@@ -4,7 +4,8 @@ Letters: `g` group (the whole batch first), `k` rank of a singular value, `s` sh
 record.
 
 A record is a list of tensors: `step, epoch` and the positions `s` of each weight, the mask
-`[n, g - 1]`, and what each stack of the layout keeps.
+`[n, g - 1]`, and what each stack of the layout keeps. A condensed record is small: in place of the
+latter it holds one array per stack.
 """
 
 from collections import defaultdict
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from keras_spectral.log import SpectralLog
 from keras_spectral.spectra.groups import ALL
-from keras_spectral.spectra.stacks import kept_by, solved_by
+from keras_spectral.spectra.stacks import condensed_by, kept_by, solved_by
 from keras_spectral.spectra.summaries import SUMMARIES, SpectrumTable
 
 
@@ -67,11 +68,25 @@ def encoded(layout, step, epoch, n, factors, mask):
     return [head, members, *kept_by(layout.stacks, factors, mask)]
 
 
+def condensed(record, layout):
+    """Return a record without what its spectra do not need.
+
+    Args:
+        record: List of arrays, as `encoded` made it.
+        layout: `Layout` under which it was recorded.
+
+    Returns:
+        List of arrays.
+    """
+    head, mask, *kept = record
+    return [head, mask, *condensed_by(layout.stacks, kept)]
+
+
 def decoded(records, layout, membership):
     """Return the log of some records.
 
     Args:
-        records: List of records, each a list of arrays as `encoded` made them.
+        records: List of condensed records.
         layout: `Layout` under which they were recorded.
         membership: `Membership` of the training examples, for its names.
 

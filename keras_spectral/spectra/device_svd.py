@@ -20,6 +20,7 @@ class DeviceSvd(NamedTuple):
     """
 
     wanted: tuple
+    n_kept = 1  # tensors that a step keeps
 
     def kept(self, factors, rows):
         """Return what a step keeps. Runs in the graph.
@@ -39,24 +40,22 @@ class DeviceSvd(NamedTuple):
         missing = tf.shape(whole)[1] - tf.shape(groups)[1]
         return [tf.concat([whole, tf.pad(groups, [[0, 0], [0, missing]])], axis=0)]
 
-    @property
-    def n_kept(self):
-        """Number of tensors that a step keeps."""
-        return 1
+    def condensed(self, kept):
+        """Return the one array that a step kept."""
+        return kept[0]
 
-    def solved(self, kept, mask):
+    def solved(self, condensed, mask):
         """Return the spectra of the whole batch and of every group present.
 
         Args:
-            kept: List of one sequence of `r` float64 arrays `[1 + g, 1 + d]`, what `kept`
-                returned at `r` steps.
+            condensed: Sequence of `r` float64 arrays `[1 + g, 1 + d]`.
             mask: Boolean array `[r, n, g]`.
 
         Yields:
             `Solved`.
         """
         records, groups = present_blocks(mask)
-        spectra = np.stack(kept[0])
+        spectra = np.stack(condensed)
         found = spectra[records, groups][:, None]
         yield Solved(self.wanted, records, groups, found[..., 1:], found[..., 0])
 

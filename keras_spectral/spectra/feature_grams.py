@@ -23,6 +23,7 @@ class FeatureGrams(NamedTuple):
     """
 
     wanted: tuple
+    n_kept = 1  # tensors that a step keeps
 
     def kept(self, factors, rows):
         """Return what a step keeps. Runs in the graph.
@@ -41,24 +42,22 @@ class FeatureGrams(NamedTuple):
         ]
         return [tf.stack(grams)]
 
-    @property
-    def n_kept(self):
-        """Number of tensors that a step keeps."""
-        return 1
+    def condensed(self, kept):
+        """Return the one array that a step kept."""
+        return kept[0]
 
-    def solved(self, kept, mask):
+    def solved(self, condensed, mask):
         """Find the spectra of the whole batch and of every group present.
 
         Args:
-            kept: List of one sequence of `r` float64 arrays `[p, 1 + g, d, d]`, what `kept`
-                returned at `r` steps.
+            condensed: Sequence of `r` float64 arrays `[p, 1 + g, d, d]`.
             mask: Boolean array `[r, n, g]`.
 
         Yields:
             `Solved`.
         """
         records, groups = present_blocks(mask)
-        grams = np.stack(kept[0])
+        grams = np.stack(condensed)
         yield Solved(self.wanted, records, groups, *singular_values(grams[records, :, groups]))
 
 

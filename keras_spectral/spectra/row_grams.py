@@ -55,17 +55,33 @@ class RowGrams(NamedTuple):
         """Number of tensors that a step keeps."""
         return len(self.factors)
 
-    def solved(self, kept, mask):
+    def condensed(self, kept):
+        """Return the Gram matrices of one step, which are small where this stack is chosen.
+
+        Args:
+            kept: List of arrays `[n, s, w]`, what `kept` returned.
+
+        Returns:
+            float64 array `[p, n s, n s]`.
+        """
+        n, s, _ = kept[0].shape
+        grams = np.empty((len(kept), n * s, n * s))
+        for rows, gram in zip(kept, grams, strict=True):
+            flat = rows.reshape(n * s, -1).astype(float)
+            np.matmul(flat, flat.T, out=gram)
+        return grams
+
+    def solved(self, condensed, mask):
         """Find the spectra of the whole batch and of every group present.
 
         Args:
-            kept: List of sequences of `r` arrays `[n, s, w]`, what `kept` returned at `r` steps.
+            condensed: Sequence of `r` arrays `[p, n s, n s]`.
             mask: Boolean array `[r, n, g]`.
 
         Yields:
             `Solved`.
         """
-        grams = _grams(kept)
+        grams = np.stack(condensed)
         records = np.arange(len(grams))
         yield from self._solved(grams, records, np.full_like(records, WHOLE))
         counts = mask.sum(axis=1)
@@ -93,17 +109,6 @@ class RowGrams(NamedTuple):
 
     def _places(self, names):
         return [self.factors.index(name) for name in names]
-
-
-def _grams(kept):
-    """Return the Gram matrices `[r, p, n s, n s]`, one at a time: a cache holds it."""
-    n_records, (n, s, _) = len(kept[0]), kept[0][0].shape
-    grams = np.empty((n_records, len(kept), n * s, n * s))
-    for p, part in enumerate(kept):
-        for r, rows in enumerate(part):
-            flat = rows.reshape(n * s, -1).astype(float)
-            np.matmul(flat, flat.T, out=grams[r, p])
-    return grams
 
 
 def _principal_blocks(grams, records, rows):

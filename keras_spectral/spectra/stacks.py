@@ -1,10 +1,11 @@
 """What a step keeps of each matrix, and how its spectra come of it.
 
-A step does little: it keeps small matrices. Their singular values are found later, on the host and
-beside training, for many steps at once: for small networks the number of operations in the graph
-is the cost, not the arithmetic.
+A step does little: it keeps what it has. All else happens later, on the host and beside training:
+what was kept is condensed to small matrices step by step, and their singular values are found for
+many steps at once. For small networks the number of operations is the cost, not the arithmetic.
 """
 
+import itertools
 from collections import defaultdict
 
 import tensorflow as tf
@@ -52,23 +53,6 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,)):
     )
 
 
-def solved_by(stacks, kept, mask):
-    """Find the spectra of several records of equal shape.
-
-    Args:
-        stacks: What `stacks_for` chose.
-        kept: List of sequences of `r` arrays, what `kept_by` returned at each of `r` steps.
-        mask: Boolean array `[r, n, g]`.
-
-    Yields:
-        `Solved`.
-    """
-    first = 0
-    for stack in stacks:
-        yield from stack.solved(kept[first : first + stack.n_kept], mask)
-        first += stack.n_kept
-
-
 def kept_by(stacks, factors, mask):
     """Return what a step keeps for each stack. Runs in the graph.
 
@@ -82,6 +66,35 @@ def kept_by(stacks, factors, mask):
     """
     rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
     return [tensor for stack in stacks for tensor in stack.kept(factors, rows)]
+
+
+def condensed_by(stacks, kept):
+    """Return one array per stack, all that its spectra need of one step.
+
+    Args:
+        stacks: What `stacks_for` chose.
+        kept: List of arrays, what `kept_by` returned.
+
+    Returns:
+        List of arrays.
+    """
+    left = iter(kept)
+    return [stack.condensed(list(itertools.islice(left, stack.n_kept))) for stack in stacks]
+
+
+def solved_by(stacks, condensed, mask):
+    """Find the spectra of several steps of equal shape.
+
+    Args:
+        stacks: What `stacks_for` chose.
+        condensed: Per stack a sequence of `r` arrays, what `condensed_by` returned at `r` steps.
+        mask: Boolean array `[r, n, g]`.
+
+    Yields:
+        `Solved`.
+    """
+    for stack, arrays in zip(stacks, condensed, strict=True):
+        yield from stack.solved(arrays, mask)
 
 
 def _row_stacks(factors, quantities, sizes):

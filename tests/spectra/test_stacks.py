@@ -10,7 +10,7 @@ from keras_spectral.spectra import row_grams
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.row_grams import RowGrams
-from keras_spectral.spectra.stacks import kept_by, solved_by, stacks_for
+from keras_spectral.spectra.stacks import condensed_by, kept_by, solved_by, stacks_for
 from tests.oracles.mlp import singular_values
 
 QUANTITIES = ("activation", "adjoint", "gradient")
@@ -31,7 +31,8 @@ def spectra(steps, mask, method="auto", sizes=(32,)):
     for pairs in steps:
         factors = [Factors(tf.constant(a), tf.constant(d)) for a, d in pairs]
         stacks = stacks_for(factors, QUANTITIES, method, sizes)
-        kept.append([tensor.numpy() for tensor in kept_by(stacks, factors, mask)])
+        tensors = [tensor.numpy() for tensor in kept_by(stacks, factors, mask)]
+        kept.append(condensed_by(stacks, tensors))
     n = len(steps[0][0][0])
     masks = np.zeros((n, 0), bool) if mask is None else mask
     found = {}
