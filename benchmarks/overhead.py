@@ -137,7 +137,9 @@ def eigenvalue_milliseconds(workload):
         a = np.random.default_rng(0).standard_normal((n_matrices, rows, workload.width))
         gram = a @ a.swapaxes(1, 2)
         with threadpoolctl.threadpool_limits(1, "blas"):
-            seconds += min(timeit.repeat(partial(np.linalg.eigvalsh, gram), number=5, repeat=20)) / 5
+            seconds += (
+                min(timeit.repeat(partial(np.linalg.eigvalsh, gram), number=5, repeat=20)) / 5
+            )
     return seconds * 1e3
 
 

@@ -43,6 +43,8 @@ def main():
     """See how each group of samples teaches each layer of a network."""
 
 
+PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary more."
+
 FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 
@@ -152,12 +154,12 @@ def demo(out):
     from keras_spectral.neuro.simulate import write_simulated_tables
     from keras_spectral.neuro.tables import joined_tables
 
-    click.echo("Simulated data: 90 subjects, 378 connectivity values, site B more variable.")
+    click.echo(f"Simulated data. {PLANTED}")
     with tempfile.TemporaryDirectory() as folder:
         features, labels = write_simulated_tables(folder, n_subjects=90, group_size=40, seed=0)
         joined = joined_tables(features, labels, "id")
     plan = {"folds": 3, "epochs": 20}
-    about = {"simulated": True, "target": "diagnosis", "group_columns": ["site"]}
+    about = {"simulated": PLANTED, "target": "diagnosis", "group_columns": ["site"]}
     _trained_and_reported(joined, "diagnosis", ["site"], out, plan, about, None, False)
 
 
@@ -228,7 +230,17 @@ def _read(path):
 
 
 def _log_file(path):
-    return path / "probe.csv" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    from keras_spectral.run_folder import PROBE_FILE, former_run
+
+    log = path / PROBE_FILE
+    if not log.exists() and former_run(path):
+        raise click.ClickException(
+            f"`LOG` must be a finished run. Received: {path}, which was interrupted. "
+            "Try the command that began it, with --resume."
+        )
+    return log
 
 
 def _require_other_file(out, log):
@@ -244,7 +256,7 @@ def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, r
     y, classes = target_classes(target_column(joined, target))
     columns = group_columns(joined.labels, list(groups))
     _load_tensorflow()
-    from keras_spectral import experiment
+    from keras_spectral import experiment, run_folder
 
     study = experiment.Study(
         joined.features.to_numpy(),
@@ -255,7 +267,7 @@ def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, r
     )
     plan = experiment.Plan(**plan)
     if overwrite is None:  # a demo replaces a demo, and nothing else
-        overwrite = experiment.former_run(out).get("simulated", False)
+        overwrite = bool(run_folder.former_run(out).get("simulated"))
     folder = experiment.prepared_folder(out, study, plan, overwrite, resume)
     progress = _Progress(plan)
     try:
@@ -274,11 +286,13 @@ def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, r
     _written(experiment.findings(probe, folder, study), folder)
 
 
-def _written(table, folder):
-    if table is None:
+def _written(pairs, folder):
+    if not pairs.tables:
         click.echo("Nothing was compared: that takes two groups of one column.")
-    else:
+    for table in pairs.tables:
         _show_comparison(table, rows=5)
+    for text in pairs.left_out:
+        click.echo(f"Not compared: {text}.")
     click.echo(f"Tables, figures, models: {folder}")
     click.echo(f"Report: {folder / 'report.html'}")
 
@@ -289,13 +303,11 @@ def _show_comparison(table, rows):
         value_a=table["corrected_a"].fillna(table["value_a"]),
         value_b=table["corrected_b"].fillna(table["value_b"]),
     ).sort_values(["p_adjusted", "p"], kind="stable")
-    for (a, b), pair in shown.groupby(["group_a", "group_b"]):
-        names = [*columns[:3], a, b, *columns[5:]]
-        first = pair[columns].head(rows)
-        click.echo(first.to_string(index=False, header=names, float_format="{:.4g}".format))
+    names = [*columns[:3], *table[["group_a", "group_b"]].iloc[0], *columns[5:]]
+    first = shown[columns].head(rows)
+    click.echo(first.to_string(index=False, header=names, float_format="{:.4g}".format))
     click.echo("Norms are corrected for group size, ranks are not.")
-    for null in table["null"].unique():
-        click.echo(f"Null: {null}")
+    click.echo(f"Null: {table['null'].iloc[0]}")
 
 
 class _Progress:

@@ -19,34 +19,19 @@ import tensorflow as tf
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from keras_spectral import callbacks, schedules
+from keras_spectral import callbacks, run_folder, schedules
 from keras_spectral.analysis import report
 from keras_spectral.analysis.report_pairs import report_comparisons
 from keras_spectral.batches import with_groups
-from keras_spectral.errors import DataError
 from keras_spectral.log import SpectralLog, read_log
-from keras_spectral.log.files import write_json
 from keras_spectral.model import SpectralModel
 from keras_spectral.neuro.models import mlp
 from keras_spectral.neuro.targets import require_enough_per_class
 from keras_spectral.provenance import PACKAGES, groups_are_target
+from keras_spectral.run_folder import PROBE_FILE, fold_folder
 from keras_spectral.settings import Spectra
 from keras_spectral.spectra.groups import Membership, relabelings
 
-RUN_FILE = "run.json"
-WRITTEN = (
-    "fold_*_seed_*",
-    "spectra.csv",
-    "spectra.json",
-    "probe.csv",
-    "probe.json",
-    "probe.relabelings.csv.gz",
-    "scores.csv",
-    "comparison.csv",
-    "figures/*.png",
-    "report.html",
-)
-"""What a run writes beside `run.json`, and what `overwrite` removes."""
 LOOKS = 40
 """How often the probe looks at a training, at most, by default."""
 
@@ -130,15 +115,47 @@ def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None
     return _gathered(plan, study, folder)
 
 
+def prepared_folder(path, study, plan, overwrite=False, resume=False):
+    """Return a folder to write a run to, see `run_folder.prepared`.
+
+    Args:
+        path: The folder; made if it is absent.
+        study: `Study`.
+        plan: `Plan`.
+        overwrite: Remove first what a former run wrote there, and nothing else.
+        resume: Go on with a former run of the same plan and data.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: If the folder may not be used, or the plan does not suit the study.
+        GroupsError: If there is no group, or there are too many with their relabelings.
+        OSError: If it cannot be written.
+    """
+    groups = _labellings(study, plan)
+    what = {
+        "plan": asdict(plan),
+        "data": _fingerprint(study, groups),
+        "versions": {package.__name__: package.__version__ for package in PACKAGES},
+        **study.about,
+    }
+    return run_folder.prepared(path, what, overwrite, resume)
+
+
+def _fingerprint(study, groups):
+    parts = {
+        "features": np.ascontiguousarray(study.x).tobytes(),
+        "target": repr((study.classes, study.y.tolist())).encode(),
+        "groups": repr(groups.names).encode() + groups.mask.tobytes(),
+    }
+    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+
+
 def _labellings(study, plan):
     require_enough_per_class(study.y, study.classes, plan.folds)
     groups = Membership.of(study.groups, n=len(study.y))
     return relabelings(groups, n=plan.relabelings, seed=0) if plan.relabelings else groups
-
-
-def fold_folder(folder, fold, seed):
-    """Return where a finished fold is kept."""
-    return Path(folder) / f"fold_{fold}_seed_{seed}"
 
 
 def _run_fold(study, plan, groups, train, test, fold, seed, folder, progress):
@@ -158,7 +175,7 @@ def _run_fold(study, plan, groups, train, test, fold, seed, folder, progress):
     batches = _shuffled_batches(x, y, groups[train], plan.batch_size, seed)
     watching = [writer, probe, told]
     model.fit(batches, epochs=plan.epochs, callbacks=watching, shuffle=False, verbose=0)
-    probe.log.with_run(run).to_csv(part / "probe.csv")
+    probe.log.with_run(run).to_csv(part / PROBE_FILE)
     model.save(part / "model.keras")
     scores = _scores(study, np.asarray(model(study.x[test], training=False)), test)
     (part / "scores.json").write_text(json.dumps({**run, **scores}))
@@ -211,119 +228,17 @@ def _gathered(plan, study, folder):
     scores = pd.DataFrame([json.loads((f / "scores.json").read_text()) for f in finished])
     scores.to_csv(folder / "scores.csv", index=False)
     spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
-    probe = SpectralLog.concat([read_log(f / "probe.csv") for f in finished])
+    probe = SpectralLog.concat([read_log(f / PROBE_FILE) for f in finished])
     about = {
         **study.about,
         "plan": asdict(plan),
         "scores": scores.to_dict("records"),
         "groups_are_target": groups_are_target(Membership.of(study.groups), study.y),
     }
-    for log, name in ((spectra, "spectra.csv"), (probe, "probe.csv")):
+    for log, name in ((spectra, "spectra.csv"), (probe, PROBE_FILE)):
         log.provenance |= about
         log.to_csv(folder / name)
     return scores, probe
-
-
-def prepared_folder(path, study, plan, overwrite=False, resume=False):
-    """Return a folder to write a run to, with `run.json` in it.
-
-    Args:
-        path: The folder; made if it is absent.
-        study: `Study`.
-        plan: `Plan`.
-        overwrite: Remove first what a former run wrote there, and nothing else.
-        resume: Go on with a former run of the same plan and data.
-
-    Returns:
-        The path.
-
-    Raises:
-        DataError: If it exists and neither was asked for, if it holds something else, if the
-            former run was another one, or if the study cannot be cross-validated by the plan.
-        GroupsError: If there is no group, or there are too many with their relabelings.
-        OSError: If it cannot be written.
-    """
-    path = Path(path)
-    groups = _labellings(study, plan)
-    what = {
-        "plan": asdict(plan),
-        "data": _fingerprint(study, groups),
-        "versions": {package.__name__: package.__version__ for package in PACKAGES},
-        **study.about,
-    }
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            _require_permission(path, what, overwrite, resume)
-            if overwrite:
-                _remove_run(path)
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(what, path / RUN_FILE)
-    except OSError as error:
-        raise type(error)(
-            f"`out` must be a folder that can be written to. Received: {path}: "
-            f"{error.strerror}. Try another folder."
-        ) from error
-    return path
-
-
-def former_run(path):
-    """Return what `run.json` says of the run in a folder.
-
-    Args:
-        path: The folder, which need not exist.
-
-    Returns:
-        Dictionary; empty if the folder holds no run of ours.
-    """
-    try:
-        what = json.loads((Path(path) / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    ours = isinstance(what, dict) and "keras_spectral" in what.get("versions", ())
-    return what if ours else {}
-
-
-def _fingerprint(study, groups):
-    parts = {
-        "features": np.ascontiguousarray(study.x).tobytes(),
-        "target": repr((study.classes, study.y.tolist())).encode(),
-        "groups": repr(groups.names).encode() + groups.mask.tobytes(),
-    }
-    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
-
-
-def _require_permission(path, what, overwrite, resume):
-    if overwrite == resume:
-        raise DataError(
-            f"`out` must be a new or empty folder. Received: {path}, which exists. Try another "
-            "name, or either `--resume` to go on with that run or `--overwrite` to replace it."
-        )
-    former = former_run(path)
-    if not former:
-        raise DataError(
-            f"`out` must be the folder of a former run. Received: {path}, without its {RUN_FILE}: "
-            "it may hold something of yours. Try another name."
-        )
-    changed = [
-        name
-        for part in ("plan", "data")
-        for name, value in what[part].items()
-        if former.get(part, {}).get(name) != value
-    ]
-    if resume and changed:
-        raise DataError(
-            "`--resume` must be given the same data and settings as before. "
-            f"Received: {path}, where these were others: {', '.join(changed)}. "
-            "Try another `--out`, or `--overwrite`."
-        )
-
-
-def _remove_run(path):
-    for found in [item for pattern in WRITTEN for item in path.glob(pattern)]:
-        if found.is_dir() and not found.is_symlink():
-            shutil.rmtree(found)
-        else:
-            found.unlink()
 
 
 def findings(probe, folder, study):
@@ -335,12 +250,12 @@ def findings(probe, folder, study):
         study: `Study`.
 
     Returns:
-        The comparison as a DataFrame, or `None` if there are no two groups to compare.
+        A `Pairs`: the comparisons, and which pairs of groups were not compared.
     """
     pairs = report_comparisons(probe)
-    table = pd.concat(pairs.tables, ignore_index=True) if pairs.tables else None
-    if table is not None:
+    if pairs.tables:
+        table = pd.concat(pairs.tables, ignore_index=True)
         table.to_csv(folder / "comparison.csv", index=False)
     title = "Simulated data" if study.about.get("simulated") else f"Run {Path(folder).name}"
     report(probe, folder / "report.html", title=title, figures_dir=folder / "figures")
-    return table
+    return pairs

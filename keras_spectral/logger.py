@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from keras_spectral.errors import RecordingError
 from keras_spectral.log import SpectralLog
-from keras_spectral.records import Layout, encoded
+from keras_spectral.records import encoded
 from keras_spectral.solver import Solver
 from keras_spectral.spectra.groups import Membership
+from keras_spectral.spectra.layout import Layout
 from keras_spectral.spectra.stacks import stacks_for
 
 DEFAULT_BATCH = 32
@@ -17,12 +18,8 @@ DEFAULT_BATCH = 32
 CAPACITY = 64
 """Records that fit into the buffer between two drains, unless more steps run at once."""
 
-CAPACITY_BYTES = 1_000_000, 32_000_000
-"""Fewer records fit if they are large: those that fit into the first number, or `FEW` of them if
-these fit into the second. More would be faster by little, and leave holes in the heap."""
-
-FEW = 4
-"""Records that are worth solving together."""
+CAPACITY_BYTES = 2_000_000
+"""Fewer records fit if they are large: about this many bytes, or one."""
 
 
 class SpectralLogger:
@@ -56,7 +53,7 @@ class SpectralLogger:
             self._batch = tf.Variable(0, dtype=tf.int64, trainable=False, name="batch")
         self._queues = {}
         self._solver = Solver()
-        self._record_bytes = max(CAPACITY_BYTES)
+        self._record_bytes = CAPACITY_BYTES
         self._membership = Membership.of(None)
         self._sizes = (DEFAULT_BATCH,)
 
@@ -68,7 +65,7 @@ class SpectralLogger:
                 shares are used: the mask travels with the batches.
             batch_size: Expected examples per batch, or `None` if unknown.
         """
-        self.drain()
+        self.result()
         self._membership = membership
         n = batch_size or DEFAULT_BATCH
         known = len(membership) > 0
@@ -129,9 +126,8 @@ class SpectralLogger:
             The logger's own `SpectralLog`, which goes on growing.
         """
         self.drain()
-        self._collect()
-        self._solver.submit_rest()
-        self._collect()
+        self._solver.submit_rest(self._membership)
+        self._gather(self._solver.logs(most_bytes=0))
         return self._log
 
     def reset_state(self):
@@ -141,24 +137,23 @@ class SpectralLogger:
         self.nonfinite = 0
 
     def drain(self):
-        """Empty the buffer. What was in it is solved in a thread, beside the steps to come."""
+        """Empty the buffer. What was in it is solved beside the steps to come."""
         for (layout, _), queue in self._queues.items():
             n_records = int(queue.size())
             if n_records:
-                self._collect()  # first: Ctrl-C while waiting must not lose what is dequeued
                 records = [[part.numpy() for part in queue.dequeue()] for _ in range(n_records)]
                 self._record_bytes = max(1, sum(part.nbytes for part in records[-1]))
                 self._solver.submit(records, layout, self._membership)
         self._records_seen = 0
+        self._gather(self._solver.logs())
 
-    def _collect(self):
-        for new in self._solver.wait():
+    def _gather(self, logs):
+        for new in logs:
             self._count_nonfinite(new)
             self._log.append(new)
 
     def _room(self):
-        small, large = (limit // self._record_bytes for limit in CAPACITY_BYTES)
-        return min(self.capacity, max(small, min(FEW, large)))
+        return min(self.capacity, max(1, CAPACITY_BYTES // self._record_bytes))
 
     def _n_waiting(self):
         return sum(int(queue.size()) for queue in self._queues.values())

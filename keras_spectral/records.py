@@ -1,15 +1,7 @@
-"""What one step leaves in the buffer, and how a log is made of it.
+"""What one step leaves in the buffer, and how a log is made of its spectra.
 
-Letters: `g` group (the whole batch first), `k` rank of a singular value, `s` shared position, `r`
-record.
-
-A record is a list of tensors: `step, epoch` and the positions `s` of each weight, the mask
-`[n, g - 1]`, and what each stack of the layout keeps. A condensed record is small: in place of the
-latter it holds one array per stack.
+Letters: `g` group (the whole batch first), `r` record.
 """
-
-from collections import defaultdict
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,39 +9,12 @@ import tensorflow as tf
 
 from keras_spectral.log import SpectralLog
 from keras_spectral.spectra.groups import ALL
-from keras_spectral.spectra.stacks import condensed_by, kept_by, solved_by
+from keras_spectral.spectra.keeping import kept_by
 from keras_spectral.spectra.summaries import SUMMARIES, SpectrumTable
 
 
-class Layout(NamedTuple):
-    """What is recorded at each step, and in which order.
-
-    Attributes:
-        weights: Tuple of `(layer path, weight name, i, o)`.
-        quantities: The recorded quantities.
-        top_k: Largest number of singular values kept, or `None`.
-        stacks: What `spectra.stacks.stacks_for` chose.
-    """
-
-    weights: tuple
-    quantities: tuple
-    top_k: int | None
-    stacks: tuple
-
-    @property
-    def series(self):
-        """Tuple of `(weight index, quantity)`, in the order of the log."""
-        return tuple((j, q) for j in range(len(self.weights)) for q in self.quantities)
-
-    @property
-    def widths(self):
-        """Largest number of singular values that the features allow, for each series."""
-        limits = {"activation": lambda i, o: i, "adjoint": lambda i, o: o, "gradient": min}
-        return np.array([limits[q](*self.weights[j][2:]) for j, q in self.series])
-
-
 def encoded(layout, step, epoch, n, factors, mask):
-    """Return the tensors that one step leaves. Runs in the graph.
+    """Return the tensors that one step leaves, a record for `spectra.pile`. Runs in the graph.
 
     Args:
         layout: `Layout`.
@@ -68,39 +33,19 @@ def encoded(layout, step, epoch, n, factors, mask):
     return [head, members, *kept_by(layout.stacks, factors, mask)]
 
 
-def condensed(record, layout):
-    """Return a record without what its spectra do not need.
-
-    Args:
-        record: List of arrays, as `encoded` made it.
-        layout: `Layout` under which it was recorded.
-
-    Returns:
-        List of arrays.
-    """
-    head, mask, *kept = record
-    return [head, mask, *condensed_by(layout.stacks, kept)]
-
-
-def decoded(records, layout, membership):
+def decoded(spectra, membership):
     """Return the log of some records.
 
     Args:
-        records: List of condensed records.
-        layout: `Layout` under which they were recorded.
+        spectra: `Spectra` of the records.
         membership: `Membership` of the training examples, for its names.
 
     Returns:
         A `SpectralLog`: a row per present group, relabelled pseudo-groups as summaries.
     """
-    heads = np.stack([head for head, *_ in records])
-    masks = [mask for _, mask, *_ in records]
-    sizes = np.stack([[len(mask), *mask.sum(axis=0, dtype=int)] for mask in masks])  # [r, g]
-    positions = heads[:, [2 + j for j, _ in layout.series]]
-    n_rows = sizes[:, None, :] * positions[:, :, None]  # [r, series, g]
-    bounds = np.minimum(n_rows, layout.widths[:, None])
-    kept = np.minimum(bounds, layout.top_k or bounds.max())
-    norm, sigma = _spectra_of(records, kept, layout)
+    layout, heads, sizes, norm, sigma = spectra
+    n_rows = layout.n_rows(heads, sizes)
+    kept, bounds = layout.n_kept(n_rows)
     frame = {
         "run": np.full(1, "", dtype=object)[:, None, None],
         "epoch": heads[:, 1, None, None],
@@ -130,27 +75,6 @@ def _constant_columns(layout, membership):
         "group": names[None, None, :],
         "relabeling": np.concatenate([[0], membership.relabeling])[None, None, :],
     }
-
-
-def _spectra_of(records, kept, layout):
-    # Records of equal shape, which most batches give, are solved together.
-    norm = np.full(kept.shape, np.nan)
-    sigma = np.full((*kept.shape, kept.max()), np.nan)
-    place = {name: number for number, name in enumerate(layout.series)}
-    alike = defaultdict(list)
-    for r, record in enumerate(records):
-        alike[tuple(part.shape for part in record)].append(r)
-    for members in alike.values():
-        _, masks, *contents = zip(*(records[r] for r in members), strict=True)
-        for solved in solved_by(layout.stacks, contents, np.stack(masks).astype(bool)):
-            block = np.asarray(members)[solved.records], solved.groups
-            values = solved.sigma[..., : sigma.shape[-1]]
-            for p, name in enumerate(solved.names):
-                at = block[0], place[name], block[1]
-                norm[at] = solved.norm[:, p]
-                sigma[..., : values.shape[-1]][at] = values[:, p]
-    sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
-    return norm, sigma
 
 
 def _as_log(rows, sigma):

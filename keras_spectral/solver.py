@@ -1,89 +1,77 @@
 """The thread that finds the spectra of records, beside training."""
 
+import collections
 import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import threadpoolctl
 
-from keras_spectral.records import condensed, decoded
+from keras_spectral.records import decoded
+from keras_spectral.spectra.pile import Pile
 
-TOGETHER = 64
-"""Records that are solved together: what is done once for all of them costs each little."""
-
-TOGETHER_SPECTRA = 2048
-"""Fewer records are solved together if there are many groups: about this many of each series."""
-
-TOGETHER_BYTES = 2_000_000
-"""Fewer records are solved together if they are large, condensed: about this many bytes."""
+BACKLOG_BYTES = 4_000_000
+"""Records that wait for the thread hold at most about this many bytes; then training waits."""
 
 
 class Solver:
     """Turns records into logs, in one thread of its own.
 
-    Records are condensed as they come and solved when there are enough of them. The thread works
-    on one thing at a time: `wait` comes before anything else.
+    An interrupt reaches the main thread alone: whatever was handed over is solved, and what was not
+    yet taken from here is there at the next call.
     """
 
     def __init__(self):
         self._thread = ThreadPoolExecutor(1, "keras_spectral")
-        self._job = None
-        self._waiting = []
-        self._waits_for = None, None
-        self._logs = []
+        self._jobs = collections.deque()
+        self._pile = Pile()
 
     def submit(self, records, layout, membership):
         """Hand over some records.
 
         Args:
-            records: List of records, as `encoded` made them, in NumPy arrays.
+            records: List of records, as `records.encoded` made them, in NumPy arrays.
             layout: `Layout` under which they were recorded.
             membership: `Membership` of the training examples, for its names.
         """
-        self._job = self._thread.submit(_quietly, self._take, records, layout, membership)
+        n_bytes = sum(part.nbytes for record in records for part in record)
+        self._submit(n_bytes, functools.partial(self._pile.add, records, layout), membership)
 
-    def submit_rest(self):
-        """Have all that still waits for company solved."""
-        self._job = self._thread.submit(_quietly, self._solve)
+    def submit_rest(self, membership):
+        """Have everything solved that still waits for company.
 
-    def wait(self):
-        """Wait for the thread. What it raised is raised here, once, and the records are lost.
-
-        Returns:
-            List of `SpectralLog`, those made since the last call.
+        Args:
+            membership: As in `submit`.
         """
-        if self._job is not None:
-            error = self._job.exception()  # may be interrupted: the job is then waited for again
-            self._job = None
-            if error is not None:
-                raise error
-        logs, self._logs = self._logs, []
-        return logs
+        self._submit(0, self._pile.rest, membership)
 
-    def _take(self, records, layout, membership):
-        if self._waits_for[0] != layout or self._waits_for[1] is not membership:
-            self._solve()
-            self._waits_for = layout, membership
-        for record in records:
-            self._waiting.append(condensed(record, layout))
-            if len(self._waiting) >= _number_together(self._waiting[-1]):
-                self._solve()
+    def logs(self, most_bytes=BACKLOG_BYTES):
+        """Yield what has been made of the records handed over, each once.
 
-    def _solve(self):
-        records, self._waiting = self._waiting, []
-        if records:
-            self._logs.append(decoded(records, *self._waits_for))
+        Args:
+            most_bytes: Wait until what is not yet done holds no more than this.
 
+        Yields:
+            `SpectralLog`.
+        """
+        while self._jobs and (self._jobs[0][1].done() or self._backlog() > most_bytes):
+            logs = self._jobs[0][1].exception() or self._jobs[0][1].result()
+            self._jobs.popleft()
+            if isinstance(logs, BaseException):
+                raise logs
+            yield from logs
 
-def _number_together(record):
-    _, mask, *arrays = record
-    n_bytes = sum(array.nbytes for array in arrays)
-    return min(TOGETHER, TOGETHER_SPECTRA // (1 + mask.shape[1]), TOGETHER_BYTES // max(1, n_bytes))
+    def _backlog(self):
+        return sum(n_bytes for n_bytes, _ in self._jobs)
+
+    def _submit(self, n_bytes, job, membership):
+        # At least one byte, so that `most_bytes=0` waits for every job.
+        self._jobs.append((n_bytes + 1, self._thread.submit(_logs, job, membership)))
 
 
-def _quietly(job, *arguments):
+def _logs(job, membership):
     # BLAS threads wait by spinning, on the cores that training needs.
     with _blas().limit(limits=1, user_api="blas"):
-        job(*arguments)
+        return [decoded(spectra, membership) for spectra in job()]
 
 
 @functools.cache

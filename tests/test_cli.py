@@ -215,10 +215,10 @@ class TestRunOnRealData:
 
     def test_says_that_the_groups_are_the_target(self, real_run):
         out, result = real_run
-        assert "Training has seen these labels (0 and 1: the target)" in result.stdout
-        assert "Training has seen these labels" in (out / "report.html").read_text()
+        assert "training has seen the labels (0 and 1: the target)" in result.stdout
+        assert "training has seen the labels" in (out / "report.html").read_text()
         null = pd.read_csv(out / "comparison.csv")["null"]
-        assert null.str.contains("Training has seen these labels").all()
+        assert null.str.contains("training has seen the labels").all()
 
     def test_saved_model_predicts_the_scored_values_from_raw_features_elsewhere(self, real_run):
         code = """
@@ -480,7 +480,9 @@ class TestDemo:
         for _ in range(2):  # the second replaces the first
             output = done("demo", "--out", tmp_path / "demo")
             assert output.startswith("Simulated data")
-        assert json.loads((tmp_path / "demo/run.json").read_text())["simulated"] is True
+        assert json.loads((tmp_path / "demo/run.json").read_text())["simulated"].endswith(
+            "site B vary more."
+        )
         assert "Simulated data" in (tmp_path / "demo/report.html").read_text()
         assert pd.read_csv(tmp_path / "demo/comparison.csv")["p_adjusted"].min() <= 0.05
 
@@ -503,7 +505,7 @@ class TestCompare:
 
     def test_of_the_target_says_so_once_and_not_as_a_warning(self, real_run):
         result = called("compare", real_run[0], "0", "1")
-        assert result.output.count("Training has seen these labels") == 1
+        assert result.output.count("training has seen the labels") == 1
         assert result.stderr == ""
 
     def test_without_relabelings_gives_differences_and_says_that_there_is_no_p(self, log):
@@ -536,6 +538,10 @@ class TestCompare:
     @pytest.mark.parametrize("name", ["scores.csv", "comparison.csv", "report.html", "nothing.csv"])
     def test_of_another_file_is_refused_by_name(self, quick_run, name):
         assert name in refused("compare", quick_run / name, "F", "M")
+
+    def test_of_an_interrupted_run_says_how_to_finish_it(self, quick_run, tmp_path):
+        shutil.copy(quick_run / "run.json", tmp_path)
+        assert "--resume" in refused("compare", tmp_path, "F", "M")
 
     def test_of_a_folder_without_a_run_is_refused(self, tables):
         assert str(tables) in refused("compare", tables, "F", "M")

@@ -12,9 +12,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 import keras_spectral as ks
-from keras_spectral import experiment
+from keras_spectral import experiment, run_folder
 from keras_spectral.errors import DataError, GroupsError
-from keras_spectral.experiment import Plan, Study, fold_folder
+from keras_spectral.experiment import Plan, Study
+from keras_spectral.run_folder import fold_folder
 
 N, FEATURES = 16, 4
 PLAN = Plan(folds=2, epochs=2, batch_size=5, relabelings=2)
@@ -125,7 +126,7 @@ class TestWhatARunLeaves:
         assert what["plan"] == dataclasses.asdict(PLAN)
         assert {"keras_spectral", "keras", "tensorflow"} <= set(what["versions"])
         assert (what["target"], what["simulated"]) == ("dx", True)
-        assert experiment.former_run(folder) == what
+        assert run_folder.former_run(folder) == what
 
     @pytest.mark.slow
     def test_seeds_repeat_the_folds_with_other_splits_and_weights(self, finished, tmp_path):
@@ -193,7 +194,12 @@ def mixed(tmp_path_factory):
     study = dataclasses.replace(study, groups=pd.DataFrame(groups))
     plan = dataclasses.replace(PLAN, epochs=1)
     folder, scores, probe = trained(study, plan, tmp_path_factory.mktemp("runs") / "mixed")
-    return folder, scores, probe, experiment.findings(probe, folder, study)
+    return folder, scores, probe, compared(probe, folder, study)
+
+
+def compared(*arguments):
+    """Return all comparisons that a run writes, as one table."""
+    return pd.concat(experiment.findings(*arguments).tables, ignore_index=True)
 
 
 class TestGroupsAndTargets:
@@ -213,9 +219,9 @@ class TestGroupsAndTargets:
     def test_groups_that_are_the_target_are_named_as_such(self, mixed):
         folder, _, _, table = mixed
         of_target = table["group_a"].str.startswith("class=")
-        said = table["null"].str.contains("Training has seen these labels")
+        said = table["null"].str.contains("training has seen the labels")
         pd.testing.assert_series_equal(said, of_target, check_names=False)
-        assert "Training has seen these labels" in (folder / "report.html").read_text()
+        assert "training has seen the labels" in (folder / "report.html").read_text()
 
     def test_subjects_without_a_label_count_in_no_group_but_in_all(self, mixed):
         probe = mixed[2]
@@ -232,7 +238,7 @@ class TestGroupsAndTargets:
 
     def test_a_single_group_is_reported_and_not_compared(self, finished, tmp_path):
         probe = finished[2].select(group=["all", "F"])
-        assert experiment.findings(probe, tmp_path, make_study()) is None
+        assert experiment.findings(probe, tmp_path, make_study()).tables == []
         assert not (tmp_path / "comparison.csv").exists()
         assert (tmp_path / "report.html").exists()
 
@@ -243,7 +249,7 @@ class TestGroupsAndTargets:
         study.x[test[0], 0] = 5.0
         plan = dataclasses.replace(PLAN, epochs=1, relabelings=0)
         folder, _, probe = trained(study, plan, tmp_path / "run")
-        table = experiment.findings(probe, folder, study)
+        table = compared(probe, folder, study)
         assert table[["z", "p", "q", "p_adjusted"]].isna().all(axis=None)
         assert table["difference"].notna().all()
         assert table["null"].str.contains("no p-value can be given").all()

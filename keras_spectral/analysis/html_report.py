@@ -78,6 +78,8 @@ def report(
     _require_sections(sections)
     _require_pair(a, b)
     _require_spectra(log)
+    if figures_dir is not None:
+        _require_folder(Path(figures_dir))
     pairs = report_comparisons(log, comparison, a, b)
     figures = report_figures(log, pairs) if "figures" in sections or figures_dir else []
     images = {figure.name: _png(figure.figure) for figure in figures}
@@ -123,9 +125,18 @@ def _png(figure):
 
 
 def _save(images, folder):
-    folder.mkdir(parents=True, exist_ok=True)
     for name, image in images.items():
         (folder / f"{name}.png").write_bytes(image)
+
+
+def _require_folder(path):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"`figures_dir` must be a folder, or a name for a new one. Received: {path}: "
+            f"{error.strerror}. Try another name."
+        ) from error
 
 
 def _require_writable(path):

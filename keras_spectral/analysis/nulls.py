@@ -44,10 +44,10 @@ def target_text(labels):
         Text.
     """
     return (
-        f"Training has seen these labels ({listed(labels)}: the target), so relabelled groups "
-        "differ from the true ones for that reason alone: p says only how far the groups are from "
-        "random ones of equal size. The exact null permutes the target over subjects and trains "
-        "again"
+        f"p is no test here: training has seen the labels ({listed(labels)}: the target), and "
+        "relabelled groups differ from the true ones for that reason alone. p says only how far "
+        "the groups are from random ones of equal size; the exact null permutes the target over "
+        "subjects and trains again"
     )
 
 

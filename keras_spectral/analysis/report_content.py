@@ -61,6 +61,9 @@ def story(log):
     """
     groups = [group for group in log.groups if group != ALL]
     whose = f"for {listed(groups)} and for all examples together" if groups else "for all examples"
+    columns = next(iter(declared(log.provenance, "group_columns")), None)
+    if groups and columns:
+        whose = f"for groups by {listed(columns)} ({listed(groups)}) and for all examples together"
     return (
         f"While a network trained, the singular values of its {listed(log.quantities)} matrices "
         f"were recorded {whose}, at {counted(len(log.steps), 'step')} (from {log.steps[0]} to "
@@ -91,8 +94,10 @@ def cards(log):
 
 
 def simulated(log):
-    """Return whether the log says that its data are simulated."""
-    return any(declared(log.provenance, "simulated"))
+    """Return what the log says of how its data were simulated, empty if they are real."""
+    found = [entry for entry in declared(log.provenance, "simulated") if entry]
+    text = next((entry for entry in found if isinstance(entry, str)), "")
+    return f"Simulated data. {text}".strip() if found else ""
 
 
 def cautions(log, pairs):
@@ -159,7 +164,7 @@ def full_tables(pairs):
 
 
 def sizes_table(log):
-    """Return how many examples of each group the recorded batches had.
+    """Return how many examples of each group the network was looked at with.
 
     Args:
         log: A `SpectralLog`.
@@ -177,11 +182,11 @@ def sizes_table(log):
         rows.append(
             {
                 "group": group,
-                "mean examples per batch": sizes.mean(),
+                "mean examples": sizes.mean(),
                 "fewest": sizes.min(),
                 "most": sizes.max(),
-                "mean share of the batch": f"{100 * share:.0f} %",
-                "recorded batches with it": f"{len(part):,} of {total:,}",
+                "mean share": f"{100 * share:.0f} %",
+                "looks with it": f"{len(part):,} of {total:,}",
             }
         )
     return _told(pd.DataFrame(rows))

@@ -8,39 +8,22 @@ Letters: `g` group (the whole batch first), `r` record, `p` matrices of a stack,
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from keras_spectral.spectra.eigen import singular_values
-from keras_spectral.spectra.matrices import group_matrix
 from keras_spectral.spectra.solved import Solved, present_blocks
 
 
 class FeatureGrams(NamedTuple):
     """Matrices whose smaller Gram matrices have one size.
 
+    A step keeps one float64 tensor `[p, 1 + g, d, d]`.
+
     Attributes:
         wanted: Tuple of `p` pairs `(weight index, quantity)`.
     """
 
     wanted: tuple
-    n_kept = 1  # tensors that a step keeps
-
-    def kept(self, factors, rows):
-        """Return what a step keeps. Runs in the graph.
-
-        Args:
-            factors: List of `Factors`, one per weight.
-            rows: `GroupRows`, or `None` if there are no groups.
-
-        Returns:
-            List of one float64 tensor `[p, 1 + g, d, d]`.
-        """
-        blocks = [None] if rows is None else [None, rows]
-        grams = [
-            tf.concat([_gram(factors[j], quantity, block) for block in blocks], axis=0)
-            for j, quantity in self.wanted
-        ]
-        return [tf.stack(grams)]
+    n_kept = 1
 
     def condensed(self, kept):
         """Return the one array that a step kept."""
@@ -59,9 +42,3 @@ class FeatureGrams(NamedTuple):
         records, groups = present_blocks(mask)
         grams = np.stack(condensed)
         yield Solved(self.wanted, records, groups, *singular_values(grams[records, :, groups]))
-
-
-def _gram(factor, quantity, rows):
-    matrix = group_matrix(factor, quantity, rows)
-    wide = quantity == "gradient" and matrix.shape[-2] < matrix.shape[-1]
-    return tf.matmul(matrix, matrix, transpose_a=not wide, transpose_b=wide)

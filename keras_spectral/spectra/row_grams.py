@@ -1,8 +1,5 @@
 """Gram matrices of rows: one product per factor serves every group and all three quantities.
 
-A step keeps the factors themselves, which costs the graph nothing. All the rest is done on the
-host, for many steps at once.
-
 Letters: `n` example, `s` position, `g` group, `r` record, `p` matrices of a stack, `b` block (one
 group of one record), `c` examples of a group, `d` rows of a block.
 
@@ -26,6 +23,8 @@ CHUNK_BYTES = 32_000_000
 class RowGrams(NamedTuple):
     """Factors of equal numbers of rows.
 
+    A step keeps the factors themselves: tensors `[n, s, w]`, in the order of `factors`.
+
     Attributes:
         factors: Tuple of pairs `(weight index, "activation" or "adjoint")`, one per Gram matrix.
         wanted: Tuple of pairs `(weight index, quantity)`: the spectra to find. A gradient needs
@@ -37,19 +36,6 @@ class RowGrams(NamedTuple):
     wanted: tuple
     positions: int
 
-    def kept(self, factors, rows):
-        """Return what a step keeps. Runs in the graph.
-
-        Args:
-            factors: List of `Factors`, one per weight.
-            rows: Not needed here: groups are cut out later.
-
-        Returns:
-            List of the tensors `[n, s, w]` named by `self.factors`.
-        """
-        del rows
-        return [getattr(factors[j], name) for j, name in self.factors]
-
     @property
     def n_kept(self):
         """Number of tensors that a step keeps."""
@@ -59,7 +45,7 @@ class RowGrams(NamedTuple):
         """Return the Gram matrices of one step, which are small where this stack is chosen.
 
         Args:
-            kept: List of arrays `[n, s, w]`, what `kept` returned.
+            kept: List of arrays `[n, s, w]`, the factors.
 
         Returns:
             float64 array `[p, n s, n s]`.

@@ -1,11 +1,10 @@
-"""What a step keeps of each matrix, and how its spectra come of it.
+"""The choice of how each spectrum is found: on which side of its matrix, or by a device's SVD.
 
-A step does little: it keeps what it has. All else happens later, on the host and beside training:
-what was kept is condensed to small matrices step by step, and their singular values are found for
-many steps at once. For small networks the number of operations is the cost, not the arithmetic.
+A step does little: it keeps what it has (`keeping`). All else happens later and elsewhere (`pile`):
+what was kept is condensed to small matrices, and their singular values are found for many steps at
+once. For small networks the number of operations is the cost, not the arithmetic.
 """
 
-import itertools
 from collections import defaultdict
 
 import tensorflow as tf
@@ -14,7 +13,6 @@ from keras_spectral.spectra.costs import prefers_rows, prefers_rows_for_gradient
 from keras_spectral.spectra.device_svd import DeviceSvd
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.row_grams import RowGrams
-from keras_spectral.spectra.rows import group_rows
 
 FACTORS = ("activation", "adjoint")
 
@@ -51,50 +49,6 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,)):
         *(FeatureGrams(tuple(names)) for names in on_features.values()),
         *(DeviceSvd(((j, quantity),)) for j in by_svd for quantity in quantities),
     )
-
-
-def kept_by(stacks, factors, mask):
-    """Return what a step keeps for each stack. Runs in the graph.
-
-    Args:
-        stacks: What `stacks_for` chose.
-        factors: List of `Factors`, one per weight.
-        mask: Boolean (or 0/1) tensor `[n, g]`, or `None`.
-
-    Returns:
-        List of tensors, those of the first stack first.
-    """
-    rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
-    return [tensor for stack in stacks for tensor in stack.kept(factors, rows)]
-
-
-def condensed_by(stacks, kept):
-    """Return one array per stack, all that its spectra need of one step.
-
-    Args:
-        stacks: What `stacks_for` chose.
-        kept: List of arrays, what `kept_by` returned.
-
-    Returns:
-        List of arrays.
-    """
-    left = iter(kept)
-    return [stack.condensed(list(itertools.islice(left, stack.n_kept))) for stack in stacks]
-
-
-def solved_by(stacks, condensed, mask):
-    """Find the spectra of several steps of equal shape.
-
-    Args:
-        stacks: What `stacks_for` chose.
-        condensed: Per stack a sequence of `r` arrays, what `condensed_by` returned at `r` steps.
-        mask: Boolean array `[r, n, g]`.
-
-    Yields:
-        `Solved`.
-    """
-    for stack, arrays in zip(stacks, condensed, strict=True):
-        yield from stack.solved(arrays, mask)
 
 
 def _row_stacks(factors, quantities, sizes):

@@ -163,7 +163,7 @@ def test_all_is_compared_without_p(synthetic_log):
 )
 def test_a_target_is_warned_of_once(synthetic_log, provenance):
     log = synthetic_log(n_relabelings=19, provenance=provenance)
-    with pytest.warns(UserWarning, match="Training has seen these labels") as caught:
+    with pytest.warns(UserWarning, match="training has seen the labels") as caught:
         table = compare_groups(log, "HC", "SZ")
     assert len(caught) == 1
     assert caught[0].filename == __file__

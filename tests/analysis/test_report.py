@@ -109,6 +109,23 @@ def test_simulated_data_are_said_to_be(written, synthetic_log, provenance):
     assert "Simulated data." in written(synthetic_log(provenance=provenance))
 
 
+def test_what_was_planted_in_simulated_data_is_told(written, synthetic_log):
+    planted = "Site B varies more."
+    assert f"Simulated data. {planted}" in written(synthetic_log(provenance={"simulated": planted}))
+
+
+def test_groups_are_named_with_the_column_they_come_from(written, synthetic_log):
+    page = written(synthetic_log(provenance={"group_columns": ["Class"]}))
+    assert "for groups by Class (" in page
+
+
+def test_figures_go_to_a_folder_and_never_to_a_file(synthetic_log, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"`figures_dir` must be a folder.*notes\.txt"):
+        report(synthetic_log(), tmp_path / "r.html", figures_dir=tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_measured_data_are_not_said_to_be_simulated(written):
     assert "Simulated" not in written()
 

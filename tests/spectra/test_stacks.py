@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from keras_spectral.spectra import row_grams
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.feature_grams import FeatureGrams
+from keras_spectral.spectra.keeping import kept_by
+from keras_spectral.spectra.layout import Layout
+from keras_spectral.spectra.pile import Pile
 from keras_spectral.spectra.row_grams import RowGrams
-from keras_spectral.spectra.stacks import condensed_by, kept_by, solved_by, stacks_for
+from keras_spectral.spectra.stacks import stacks_for
 from tests.oracles.mlp import singular_values
 
 QUANTITIES = ("activation", "adjoint", "gradient")
@@ -27,21 +30,32 @@ def oracle(a, d, quantity, k):
 
 def spectra(steps, mask, method="auto", sizes=(32,)):
     """Return `{(record, weight, quantity, group): (sigma, norm)}` of steps `[[(a, d), …], …]`."""
-    kept = []
-    for pairs in steps:
+    pile, found = Pile(), []
+    n = len(steps[0][0][0])
+    members = np.zeros((n, 0), bool) if mask is None else np.asarray(mask)
+    for number, pairs in enumerate(steps):
         factors = [Factors(tf.constant(a), tf.constant(d)) for a, d in pairs]
         stacks = stacks_for(factors, QUANTITIES, method, sizes)
-        tensors = [tensor.numpy() for tensor in kept_by(stacks, factors, mask)]
-        kept.append(condensed_by(stacks, tensors))
-    n = len(steps[0][0][0])
-    masks = np.zeros((n, 0), bool) if mask is None else mask
-    found = {}
-    for solved in solved_by(stacks, list(zip(*kept, strict=True)), np.stack([masks] * len(steps))):
-        for block, (record, group) in enumerate(zip(solved.records, solved.groups, strict=True)):
-            for p, name in enumerate(solved.names):
-                assert (record, *name, group) not in found
-                found[record, *name, group] = solved.sigma[block, p], solved.norm[block, p]
-    return found
+        weights = tuple(("dense", "kernel", *factor.widths) for factor in factors)
+        layout = Layout(weights, QUANTITIES, None, stacks)
+        head = np.array([number, 0, *(factor.positions for factor in factors)])
+        kept = [tensor.numpy() for tensor in kept_by(stacks, factors, mask)]
+        found += pile.add([[head, members, *kept]], layout)
+    found += pile.rest()
+    return {key: value for part in found for key, value in _by_name(part)}
+
+
+def _by_name(part):
+    for r, step in enumerate(part.heads[:, 0]):
+        for p, (j, quantity) in enumerate(part.layout.series):
+            for group in np.flatnonzero(part.sizes[r]):
+                sigma = part.sigma[r, p, group]
+                key = int(step), j, quantity, int(group)
+                yield key, (sigma[: _rank_bound(part, r, p, group)], part.norm[r, p, group])
+
+
+def _rank_bound(part, r, p, group):
+    return part.layout.n_kept(part.layout.n_rows(part.heads, part.sizes))[0][r, p, group]
 
 
 def assert_equal_to_oracle(a, d, mask, method="auto", sizes=(32,), tolerance=TOLERANCE):
