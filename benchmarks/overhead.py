@@ -172,9 +172,9 @@ matrix and group. NumPy's LAPACK needs, for the eigenvalues of one step alone, o
 
 {floors}
 
-Where training keeps every core busy there is nowhere to hide that work, and a thread that delays one
-of two cores delays both, since each operation of training waits for its slower half. So where the
-target at every step is missed, it is for exact arithmetic on cores that training needs too. A
+Where training keeps every core busy there is nowhere to hide that work, and a thread that delays
+one of two cores delays both, since each operation of training waits for its slower half. So where
+the target at every step is missed, it is for exact arithmetic on cores that training needs too. A
 schedule (`spectra=16`) divides it.
 """
 
