@@ -165,7 +165,9 @@ def read_columns(path, required):
         ) from error
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise LogError(
-            f"`path` must be a complete log file. Received: {path}, which cannot be read: {error}"
+            "`path` must be a complete log file. "
+            f"Received: {path}, which cannot be read: {str(error).strip()}. "
+            "Try the file that SpectralCSVLogger wrote."
         ) from error
     missing = [column for column in required if column not in table]
     if missing:
