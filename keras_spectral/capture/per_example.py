@@ -28,4 +28,4 @@ def example_gradients_of(site, call, adjoint, n):
         z = site.rule.pre_activation(site.layer, tf.stop_gradient(call.inputs))
         product = tf.cast(z, adjoint.dtype) * tf.stop_gradient(adjoint)
         per_example = tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
-    return tape.jacobian(per_example, weight)
+    return site.rule.matrices(site.layer, tape.jacobian(per_example, weight))

@@ -1,8 +1,9 @@
 """Which layer families are known, and which rule captures a given layer."""
 
 from keras_spectral.capture.dense import DenseRule
+from keras_spectral.capture.einsum_dense import EinsumDenseRule
 
-RULES = (DenseRule(),)
+RULES = (DenseRule(), EinsumDenseRule())
 """All rules. A new layer family is one file and one entry here."""
 
 

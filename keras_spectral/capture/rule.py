@@ -39,6 +39,12 @@ class Rule(Protocol):
     def activation(self, layer, inputs) -> Any:
         """Return `A`, shape `[n, …, i]`, from the inputs of a call."""
 
+    def adjoint(self, layer, delta) -> Any:
+        """Return `Δ`, shape `[n, …, o]`, rows as in `A`, from `∂L/∂Z` in the shape of `Z`."""
+
+    def matrices(self, layer, gradients) -> Any:
+        """Return gradients of the weight, shape `[n, *weight.shape]`, as matrices `[n, i, o]`."""
+
     def pre_activation(self, layer, inputs) -> Any:
         """Return `Z` computed afresh from the inputs of a call, for differentiation by a tape."""
 
@@ -66,19 +72,37 @@ def attributes(layer, **values):
         layer.__dict__.update(before)
 
 
-@contextmanager
-def watched_activation(layer, calls):
-    """Watch a layer of the form `activation(Z)` by listening to what its activation receives.
+class ActivatedKernelRule:
+    """What rules of layers of the form `activation(Z)`, Z linear in a `kernel`, have in common.
 
-    Keras' own code computes everything, so numbers stay bit for bit what they are without us.
-
-    Args:
-        layer: Layer with an attribute `activation`.
-        calls: List to which each `Call` is appended.
-
-    Yields:
-        Nothing.
+    Such a layer is watched by listening to what its activation receives. Keras' own code computes
+    everything, so numbers stay bit for bit what they are without us.
     """
+
+    weight = "kernel"
+
+    def obstacle(self, layer):
+        """Return why this very layer cannot be captured, or `None`."""
+        if layer.quantization_mode is not None:
+            return f"quantised weights ({layer.quantization_mode}) have no gradient"
+        if layer.lora_enabled:
+            return "LoRA: the kernel is frozen, its low-rank update is not captured yet"
+        return None
+
+    def watched(self, layer, calls):
+        """Return a context in which every call of the layer is appended to `calls`."""
+        return _watched_activation(layer, calls)
+
+    def pre_activation(self, layer, inputs):
+        """Return `Z` computed afresh by Keras' own code."""
+        calls = []
+        with _watched_activation(layer, calls):
+            layer.call(inputs)  # not `layer(inputs)`, which would add activity losses again
+        return calls[0].pre_activation
+
+
+@contextmanager
+def _watched_activation(layer, calls):
     call, activation = layer.call, layer.activation
     received = []
 

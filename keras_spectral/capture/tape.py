@@ -79,7 +79,7 @@ def _call_factors(site, call, adjoint, n, scale, example_gradients):
         adjoint = tf.cast(adjoint, tf.float32) / tf.cast(scale, tf.float32)
     return Factors(
         with_positions(site.rule.activation(site.layer, call.inputs), n),
-        with_positions(adjoint, n),
+        with_positions(site.rule.adjoint(site.layer, adjoint), n),
         example_gradients_of(site, call, adjoint, n) if example_gradients else None,
     )
 

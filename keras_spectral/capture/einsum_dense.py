@@ -1,0 +1,103 @@
+"""EinsumDense layers: `Z = einsum(equation, x, W) + b`, and through them the attention layers.
+
+Letters of the equation fall into kinds. Those of the input and the output that the kernel lacks are
+shared positions, the example first. Those of the kernel and the input alone are input features, all
+together `i`; those of the kernel and the output alone are output features, all together `o`.
+Letters of the input alone are summed over before the kernel is reached. So with A and Δ brought to
+the order `[n, …, i]` and `[n, …, o]`, `G = AᵀΔ` is the gradient of the kernel, its axes brought to
+the order `[i, o]`.
+
+A letter of all three (a kernel of its own for each position) and a repeated one have no such form.
+"""
+
+import math
+import string
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_spectral.capture.rule import ActivatedKernelRule
+
+
+class EinsumDenseRule(ActivatedKernelRule):
+    """Captures `keras.layers.EinsumDense` where its equation is a matrix product."""
+
+    layer_type = keras.layers.EinsumDense
+
+    def obstacle(self, layer):
+        """Return why this very layer cannot be captured, or `None`."""
+        x, w, z = _operands(layer.equation)
+        why = None
+        named = [letters.replace(".", "") for letters in (x, w, z)]
+        if any(len(set(letters)) < len(letters) for letters in named):
+            why = "repeats a letter"
+        elif set(x) & set(w) & set(z):
+            why = "has a kernel of its own for each position"
+        elif x[:1] != z[:1]:
+            why = "does not lead with the example in its input and its output"
+        return f"the equation {layer.equation!r} {why}" if why else super().obstacle(layer)
+
+    def activation(self, layer, inputs):
+        """Return `A [n, …, i]`."""
+        named = _axes(layer.equation).x
+        axes = _axes(layer.equation, inputs.shape.rank - len(named))
+        return _merged(tf.einsum(f"{axes.x}->{axes.shared}{axes.i}", inputs), len(axes.i))
+
+    def adjoint(self, layer, delta):
+        """Return `Δ [n, …, o]`."""
+        named = _axes(layer.equation).z
+        axes = _axes(layer.equation, delta.shape.rank - len(named))
+        return _merged(tf.einsum(f"{axes.z}->{axes.shared}{axes.o}", delta), len(axes.o))
+
+    def matrices(self, layer, gradients):
+        """Return gradients of the kernel as matrices `[n, i, o]`."""
+        axes = _axes(layer.equation)
+        order = [1 + axes.w.index(letter) for letter in axes.i + axes.o]
+        rows = math.prod(layer.kernel.shape[axes.w.index(letter)] for letter in axes.i)
+        ordered = tf.transpose(gradients, [0, *order])
+        return tf.reshape(ordered, [tf.shape(gradients)[0], rows, -1])
+
+
+class _Axes(NamedTuple):
+    """Letters of the operands, and of the three kinds."""
+
+    x: str
+    w: str
+    z: str
+    shared: str
+    i: str
+    o: str
+
+
+def _axes(equation, n_hidden=0):
+    """Return the letters of an equation, whose ellipsis stands for some axes."""
+    x, w, z = _operands(equation)
+    unused = [letter for letter in string.ascii_letters if letter not in equation]
+    hidden = "".join(unused[:n_hidden])
+    x, z = x.replace("...", hidden), z.replace("...", hidden)
+    return _Axes(
+        x,
+        w,
+        z,
+        "".join(letter for letter in x if letter in z and letter not in w),
+        "".join(letter for letter in w if letter in x),
+        "".join(letter for letter in w if letter in z),
+    )
+
+
+def _operands(equation):
+    left, z = equation.replace(" ", "").split("->")
+    x, w = left.split(",")
+    return x, w.replace("...", ""), z
+
+
+def _merged(tensor, n_axes):
+    """Return a tensor whose last axes, a static number of them, are one."""
+    if n_axes == 1:
+        return tensor
+    kept = tensor.shape.rank - n_axes
+    width = math.prod(tensor.shape[kept:])
+    dynamic = tf.shape(tensor)
+    sizes = [dynamic[k] if tensor.shape[k] is None else tensor.shape[k] for k in range(kept)]
+    return tf.reshape(tensor, [*sizes, width])
