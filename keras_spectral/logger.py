@@ -1,5 +1,6 @@
 """The in-graph buffer: a metric-style logger whose state is a queue, drained by the host."""
 
+import itertools
 import warnings
 
 import tensorflow as tf
@@ -53,6 +54,7 @@ class SpectralLogger:
             self._batch = tf.Variable(0, dtype=tf.int64, trainable=False, name="batch")
         self._queues = {}
         self._solver = Solver()
+        self._dequeued = []
         self._record_bytes = CAPACITY_BYTES
         self._membership = Membership.of(None)
         self._sizes = (DEFAULT_BATCH,)
@@ -126,8 +128,7 @@ class SpectralLogger:
             The logger's own `SpectralLog`, which goes on growing.
         """
         self.drain()
-        self._solver.submit_rest(self._membership)
-        self._gather(self._solver.logs(most_bytes=0))
+        self._gather(self._solver.rest(self._membership))
         return self._log
 
     def reset_state(self):
@@ -139,18 +140,30 @@ class SpectralLogger:
     def drain(self):
         """Empty the buffer. What was in it is solved beside the steps to come."""
         for (layout, _), queue in self._queues.items():
-            n_records = int(queue.size())
-            if n_records:
-                records = [[part.numpy() for part in queue.dequeue()] for _ in range(n_records)]
-                self._record_bytes = max(1, sum(part.nbytes for part in records[-1]))
-                self._solver.submit(records, layout, self._membership)
+            for _ in range(int(queue.size())):
+                # Kept at once: an interrupt here must not cost what was dequeued before.
+                self._dequeued.append((layout, [part.numpy() for part in queue.dequeue()]))
+        self._dequeued.sort(key=_step)
+        for layout, records in itertools.groupby(self._dequeued, key=lambda pair: pair[0]):
+            records = [record for _, record in records]
+            self._record_bytes = max(1, sum(part.nbytes for part in records[-1]))
+            self._solver.submit(records, layout, self._membership)
+        self._dequeued = []
         self._records_seen = 0
-        self._gather(self._solver.logs())
+        self._gather(self._solver.done())
 
-    def _gather(self, logs):
+    def _gather(self, made):
+        errors = [new for new in made if isinstance(new, Exception)]
+        logs = [new for new in made if not isinstance(new, Exception)]
+        for new in logs:
+            self._log.append(new)
         for new in logs:
             self._count_nonfinite(new)
-            self._log.append(new)
+        if errors:
+            raise RecordingError(
+                "Recorded steps must be small enough to be solved; the spectra of some are lost. "
+                f"Received: {errors[0]!r}. Try fewer `layers`, or a smaller batch."
+            ) from errors[0]
 
     def _room(self):
         return min(self.capacity, max(1, CAPACITY_BYTES // self._record_bytes))
@@ -189,7 +202,8 @@ class SpectralLogger:
 
     def _count_nonfinite(self, new):
         bad = new.rows["frobenius_norm"].isna()
-        if bad.any() and not self.nonfinite:
+        first_time, self.nonfinite = not self.nonfinite, self.nonfinite + int(bad.sum())
+        if bad.any() and first_time:
             first = new.rows[bad].iloc[0]
             warnings.warn(
                 f"The {first['quantity']} of layer {first['layer']!r} holds NaN or Inf at step "
@@ -197,7 +211,11 @@ class SpectralLogger:
                 "training goes on; said once, counted in `model.spectral_logger.nonfinite`.",
                 stacklevel=2,
             )
-        self.nonfinite += int(bad.sum())
+
+
+def _step(pair):
+    _, (head, *_) = pair
+    return head[0]
 
 
 def require_one_replica(strategy):

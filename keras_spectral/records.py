@@ -37,7 +37,7 @@ def decoded(spectra, membership):
     """Return the log of some records.
 
     Args:
-        spectra: `Spectra` of the records.
+        spectra: `SolvedRecords`.
         membership: `Membership` of the training examples, for its names.
 
     Returns:
@@ -50,7 +50,7 @@ def decoded(spectra, membership):
         "run": np.full(1, "", dtype=object)[:, None, None],
         "epoch": heads[:, 1, None, None],
         "step": heads[:, 0, None, None],
-        **_constant_columns(layout, membership),
+        **_constant_columns(layout, membership, sizes.shape[1]),
         "n_examples": sizes[:, None, :],
         "batch_size": sizes[:, None, :1],
         "n_rows": n_rows,
@@ -63,17 +63,19 @@ def decoded(spectra, membership):
     return _as_log(pd.DataFrame(rows), sigma[present])
 
 
-def _constant_columns(layout, membership):
+def _constant_columns(layout, membership, n_groups):
     """Return what is the same in every record, as arrays `[1, series, g]`."""
     series = [(*layout.weights[j][:2], quantity) for j, quantity in layout.series]
     series = np.array(series, dtype=object).reshape(-1, 3)
-    names = np.array([ALL, *membership.names], dtype=object)
+    # Batches without a mask, from `train_on_batch`, have no group but `all`.
+    names = np.array([ALL, *membership.names], dtype=object)[:n_groups]
+    relabeling = np.concatenate([[0], membership.relabeling])[:n_groups]
     return {
         "layer": series[None, :, 0, None],
         "weight": series[None, :, 1, None],
         "quantity": series[None, :, 2, None],
         "group": names[None, None, :],
-        "relabeling": np.concatenate([[0], membership.relabeling])[None, None, :],
+        "relabeling": relabeling[None, None, :],
     }
 
 

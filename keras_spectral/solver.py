@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import threadpoolctl
@@ -10,18 +11,17 @@ from keras_spectral.records import decoded
 from keras_spectral.spectra.pile import Pile
 
 BACKLOG_BYTES = 4_000_000
-"""Records that wait for the thread hold at most about this many bytes; then training waits."""
+"""Training waits when several buffers, of more bytes than this, are on their way to the thread."""
 
 
 class Solver:
-    """Turns records into logs, in one thread of its own.
+    """Turns records into logs, in a thread that all solvers share.
 
     An interrupt reaches the main thread alone: whatever was handed over is solved, and what was not
     yet taken from here is there at the next call.
     """
 
     def __init__(self):
-        self._thread = ThreadPoolExecutor(1, "keras_spectral")
         self._jobs = collections.deque()
         self._pile = Pile()
 
@@ -36,42 +36,66 @@ class Solver:
         n_bytes = sum(part.nbytes for record in records for part in record)
         self._submit(n_bytes, functools.partial(self._pile.add, records, layout), membership)
 
-    def submit_rest(self, membership):
-        """Have everything solved that still waits for company.
+    def done(self):
+        """Return what has been made so far of the records handed over, each once.
+
+        Waits if too many bytes are on their way, though never for the latest records.
+
+        Returns:
+            List of `SpectralLog`, and of exceptions in place of what cannot be solved.
+        """
+        made = []
+        while self._jobs and (self._jobs[0][1].done() or self._overloaded()):
+            made += self._next()
+        return made
+
+    def rest(self, membership):
+        """Wait until everything handed over is solved.
 
         Args:
             membership: As in `submit`.
+
+        Returns:
+            List as in `done`.
         """
         self._submit(0, self._pile.rest, membership)
+        made = []
+        while self._jobs:
+            made += self._next()
+        return made
 
-    def logs(self, most_bytes=BACKLOG_BYTES):
-        """Yield what has been made of the records handed over, each once.
+    def _next(self):
+        made = self._jobs[0][1].result()
+        self._jobs.popleft()
+        return made
 
-        Args:
-            most_bytes: Wait until what is not yet done holds no more than this.
-
-        Yields:
-            `SpectralLog`.
-        """
-        while self._jobs and (self._jobs[0][1].done() or self._backlog() > most_bytes):
-            logs = self._jobs[0][1].exception() or self._jobs[0][1].result()
-            self._jobs.popleft()
-            if isinstance(logs, BaseException):
-                raise logs
-            yield from logs
-
-    def _backlog(self):
-        return sum(n_bytes for n_bytes, _ in self._jobs)
+    def _overloaded(self):
+        return len(self._jobs) > 1 and sum(size for size, _ in self._jobs) > BACKLOG_BYTES
 
     def _submit(self, n_bytes, job, membership):
-        # At least one byte, so that `most_bytes=0` waits for every job.
-        self._jobs.append((n_bytes + 1, self._thread.submit(_logs, job, membership)))
+        self._jobs.append((n_bytes, _thread(os.getpid()).submit(_logs, job, membership)))
 
 
 def _logs(job, membership):
     # BLAS threads wait by spinning, on the cores that training needs.
     with _blas().limit(limits=1, user_api="blas"):
-        return [decoded(spectra, membership) for spectra in job()]
+        return [_log(found, membership) for found in job()]
+
+
+def _log(found, membership):
+    if isinstance(found, Exception):
+        return found
+    try:
+        return decoded(found, membership)
+    except Exception as error:
+        return error
+
+
+@functools.cache
+def _thread(pid):
+    """Return the one thread of a process: the limit of BLAS threads is the process' too."""
+    del pid  # a fork has no threads and needs its own
+    return ThreadPoolExecutor(1, "keras_spectral")
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import sys
 GROWTH = 16_000_000
 """Bytes of resident memory, over all steps: room for the newest part of the log kept in memory
 (`log.spool.MEMORY_LIMIT`, three times while it moves) and for what waits to be solved
-(`solver.TOGETHER_BYTES`, several times while it is). Plain Keras grows by 7 MB here."""
+(`spectra.pile.TOGETHER_BYTES`, several times while it is). Plain Keras grows by 7 MB here."""
 
 LATE_GROWTH = 6_000_000
 """Bytes, over the second thousand steps, which write 10 MB of log: by then all of that is there."""

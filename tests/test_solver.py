@@ -1,6 +1,7 @@
 """The thread that finds spectra: nothing handed over is lost, whatever happens."""
 
 import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -21,36 +22,38 @@ def record(step):
     return [np.array([step, 0, 1]), np.zeros((2, 0), "u1"), a]
 
 
-def steps(logs):
-    return [step for log in logs for step in log.steps]
+def steps(made):
+    return [step for log in made for step in log.steps]
 
 
 def test_every_record_is_solved_once_and_in_order():
     solver = Solver()
+    found = []
     for first in range(0, 150, 3):
         solver.submit([record(step) for step in range(first, first + 3)], LAYOUT, NOBODY)
-    found = steps(solver.logs())
-    solver.submit_rest(NOBODY)
-    found += steps(solver.logs(most_bytes=0))
+        found += steps(solver.done())
+    found += steps(solver.rest(NOBODY))
     assert found == list(range(150))
-    assert steps(solver.logs(most_bytes=0)) == []
+    assert solver.rest(NOBODY) == solver.done() == []
 
 
-def test_what_cannot_be_solved_is_said_once_and_the_rest_goes_on(monkeypatch):
-    solver = Solver()
-    with monkeypatch.context() as broken:
+def test_what_cannot_be_solved_costs_nothing_else(monkeypatch):
+    original = pile._solved
 
-        def out_of_memory(*_):
+    def out_of_memory(records, layout):
+        if any(head[0] == 2 for head, *_ in records):
             raise MemoryError("no room")
+        return original(records, layout)
 
-        broken.setattr(pile, "_solved", out_of_memory)
-        solver.submit([record(0)], LAYOUT, NOBODY)
-        solver.submit_rest(NOBODY)
-        with pytest.raises(MemoryError, match="no room"):
-            list(solver.logs(most_bytes=0))
-    solver.submit([record(1)], LAYOUT, NOBODY)
-    solver.submit_rest(NOBODY)
-    assert steps(solver.logs(most_bytes=0)) == [1]
+    monkeypatch.setattr(pile, "_solved", out_of_memory)
+    monkeypatch.setattr(pile, "TOGETHER", 2)
+    solver = Solver()
+    solver.submit([record(step) for step in range(7)], LAYOUT, NOBODY)
+    first, error, *others = solver.rest(NOBODY)
+    assert steps([first, *others]) == [0, 1, 4, 5, 6]
+    assert isinstance(error, MemoryError)
+    solver.submit([record(7)], LAYOUT, NOBODY)
+    assert steps(solver.rest(NOBODY)) == [7]
 
 
 def test_an_interrupt_while_waiting_loses_nothing(monkeypatch):
@@ -63,21 +66,19 @@ def test_an_interrupt_while_waiting_loses_nothing(monkeypatch):
 
     monkeypatch.setattr(pile, "_solved", slowly)
     solver.submit([record(0), record(1)], LAYOUT, NOBODY)
-    solver.submit_rest(NOBODY)
-    (*_, (_, waited_for)) = solver._jobs
     with monkeypatch.context() as interrupted:
 
-        def interrupt():
+        def interrupt(_):
             raise KeyboardInterrupt
 
-        interrupted.setattr(waited_for, "exception", interrupt)
+        interrupted.setattr(Future, "result", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            list(solver.logs(most_bytes=0))
+            solver.rest(NOBODY)
     go.set()
-    assert steps(solver.logs(most_bytes=0)) == [0, 1]
+    assert steps(solver.rest(NOBODY)) == [0, 1]
 
 
-def test_training_waits_only_if_too_much_is_on_its_way(monkeypatch):
+def test_training_waits_only_if_several_buffers_are_on_their_way(monkeypatch):
     solver, go = Solver(), threading.Event()
     original = solver._pile.add
 
@@ -86,9 +87,10 @@ def test_training_waits_only_if_too_much_is_on_its_way(monkeypatch):
         return original(*arguments)
 
     monkeypatch.setattr(solver._pile, "add", slowly)
+    monkeypatch.setattr("keras_spectral.solver.BACKLOG_BYTES", 10)  # less than one record
     solver.submit([record(0)], LAYOUT, NOBODY)
-    assert list(solver.logs(most_bytes=1000)) == []  # returns although nothing is done
+    assert solver.done() == []  # returns although nothing is done
+    solver.submit([record(1)], LAYOUT, NOBODY)
     threading.Timer(0.2, go.set).start()
-    assert not go.is_set()
-    assert list(solver.logs(most_bytes=10)) == []  # waits: a record is larger than that
+    solver.done()
     assert go.is_set()

@@ -391,3 +391,49 @@ def test_warnings_of_the_package_are_none_in_a_plain_case():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained(ks.SpectralModel(*tensors()), data()[2])
+
+
+def test_an_interrupt_while_the_buffer_is_emptied_costs_no_record_dequeued_before(monkeypatch):
+    model = ks.SpectralModel(*tensors())
+    trained(model, epochs=1)
+    logger = model.spectral_logger
+    x, y, _ = data(8)
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    first = int(logger.step) - 3
+    (queue,) = [queue for queue in logger._queues.values() if queue.size()]
+    dequeue, times = queue.dequeue, []
+
+    def interrupted():
+        times.append(1)
+        if len(times) == 3:
+            raise KeyboardInterrupt
+        return dequeue()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "dequeue", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            logger.drain()
+    assert model.spectral_log.steps[-3:] == [first, first + 1, first + 2]
+
+
+def test_single_batches_without_groups_after_a_fit_with_groups_are_recorded_for_all():
+    x, y, groups = data()
+    model = ks.SpectralModel(*tensors())
+    trained(model, groups=groups, epochs=1)
+    last = model.spectral_log.steps[-1]
+    model.train_on_batch(x[:8], y[:8])
+    rows = model.spectral_log.rows
+    rows = rows[rows["step"] > last]
+    assert set(rows["group"]) == {"all"}
+    assert set(rows["n_examples"]) == {8}
+
+
+def test_a_warning_made_an_error_costs_no_record():
+    x, y, _ = data(8)
+    model = ks.SpectralModel(*tensors())
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
+    model.train_on_batch(np.full_like(x, np.nan), y)
+    with pytest.raises(UserWarning, match="holds NaN or Inf"):
+        _ = model.spectral_log  # pytest makes warnings errors
+    assert model.spectral_log.steps == [0]

@@ -3,14 +3,15 @@
 Letters: `g` group (the whole batch first), `r` record, `d` singular values of the whole batch.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from keras_spectral.spectra.solved import Solved, present_blocks
 
 
-class DeviceSvd(NamedTuple):
+@dataclass(frozen=True)
+class DeviceSvd:
     """One matrix.
 
     A step keeps one float64 tensor `[1 + g, 1 + d]`: Frobenius norm, then singular values.

@@ -5,7 +5,7 @@ Letters: `g` group (the whole batch first), `r` record, `p` matrices of a stack,
 `AᵀA` for an activation, `ΔᵀΔ` for an adjoint, and the smaller of `GᵀG` and `GGᵀ` for a gradient.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from keras_spectral.spectra.eigen import singular_values
 from keras_spectral.spectra.solved import Solved, present_blocks
 
 
-class FeatureGrams(NamedTuple):
+@dataclass(frozen=True)
+class FeatureGrams:
     """Matrices whose smaller Gram matrices have one size.
 
     A step keeps one float64 tensor `[p, 1 + g, d, d]`.

@@ -23,7 +23,7 @@ TOGETHER_BYTES = 2_000_000
 """Fewer records are solved together if they are large, condensed: about this many bytes."""
 
 
-class Spectra(NamedTuple):
+class SolvedRecords(NamedTuple):
     """Singular values of the matrices of some records.
 
     Attributes:
@@ -57,12 +57,17 @@ class Pile:
             layout: `Layout` under which they were recorded.
 
         Returns:
-            List of `Spectra`, of records piled up now or before.
+            List of `SolvedRecords`, of records piled up now or before, and of exceptions in place
+            of those that cannot be solved.
         """
         done = [] if layout == self._layout else self.rest()
         self._layout = layout
         for record in records:
-            self._records.append(_condensed(record, layout.stacks))
+            try:
+                self._records.append(_condensed(record, layout.stacks))
+            except Exception as error:
+                done.append(error)
+                continue
             if len(self._records) >= _number_together(self._records[-1]):
                 done += self.rest()
         return done
@@ -71,10 +76,13 @@ class Pile:
         """Solve all that waits.
 
         Returns:
-            List of `Spectra`.
+            List as in `add`.
         """
         records, self._records = self._records, []
-        return [_solved(records, self._layout)] if records else []
+        try:
+            return [_solved(records, self._layout)] if records else []
+        except Exception as error:
+            return [error]
 
 
 def _condensed(record, stacks):
@@ -106,7 +114,7 @@ def _solved(records, layout):
                 norm[at] = solved.norm[:, p]
                 sigma[..., : values.shape[-1]][at] = values[:, p]
     sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
-    return Spectra(layout, heads, sizes, norm, sigma)
+    return SolvedRecords(layout, heads, sizes, norm, sigma)
 
 
 def _alike(records, stacks):

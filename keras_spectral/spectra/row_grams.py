@@ -9,7 +9,7 @@ With `K_A = A Aᵀ` and `K_Δ = Δ Δᵀ`, the squared singular values of `Aᵀ�
 Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share eigenvalues).
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,8 @@ CHUNK_BYTES = 32_000_000
 """Blocks that are solved together hold at most about this many bytes: relabelings make many."""
 
 
-class RowGrams(NamedTuple):
+@dataclass(frozen=True)
+class RowGrams:
     """Factors of equal numbers of rows.
 
     A step keeps the factors themselves: tensors `[n, s, w]`, in the order of `factors`.
