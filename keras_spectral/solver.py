@@ -23,6 +23,7 @@ class Solver:
 
     def __init__(self):
         self._jobs = collections.deque()
+        self._made = []
         self._pile = Pile()
 
     def submit(self, records, layout, membership):
@@ -44,9 +45,10 @@ class Solver:
         Returns:
             List of `SpectralLog`, and of exceptions in place of what cannot be solved.
         """
-        made = []
         while self._jobs and (self._jobs[0][1].done() or self._overloaded()):
-            made += self._next()
+            self._made += self._jobs[0][1].result()
+            self._jobs.popleft()
+        made, self._made = self._made, []
         return made
 
     def rest(self, membership):
@@ -59,15 +61,8 @@ class Solver:
             List as in `done`.
         """
         self._submit(0, self._pile.rest, membership)
-        made = []
-        while self._jobs:
-            made += self._next()
-        return made
-
-    def _next(self):
-        made = self._jobs[0][1].result()
-        self._jobs.popleft()
-        return made
+        self._jobs[-1][1].result()  # the thread takes them in order
+        return self.done()
 
     def _overloaded(self):
         return len(self._jobs) > 1 and sum(size for size, _ in self._jobs) > BACKLOG_BYTES

@@ -78,6 +78,37 @@ def test_an_interrupt_while_waiting_loses_nothing(monkeypatch):
     assert steps(solver.rest(NOBODY)) == [0, 1]
 
 
+@pytest.mark.parametrize("waiting", ["done", "rest"])
+def test_an_interrupt_at_a_later_wait_keeps_what_is_made_already(monkeypatch, waiting):
+    monkeypatch.setattr(pile, "TOGETHER", 1)
+    monkeypatch.setattr("keras_spectral.solver.BACKLOG_BYTES", 0)
+    original, go = pile._solved, threading.Event()
+
+    def slow_after_the_first(records, layout):
+        if records[0][0][0] > 0:
+            go.wait()
+        return original(records, layout)
+
+    monkeypatch.setattr(pile, "_solved", slow_after_the_first)
+    solver = Solver()
+    for step in range(3):
+        solver.submit([record(step)], LAYOUT, NOBODY)
+    result = Future.result
+
+    def interrupted_if_it_waits(job):
+        if not job.done() and job is not first:
+            raise KeyboardInterrupt
+        return result(job)
+
+    first = solver._jobs[0][1]
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Future, "result", interrupted_if_it_waits)
+        with pytest.raises(KeyboardInterrupt):
+            solver.done() if waiting == "done" else solver.rest(NOBODY)
+    go.set()
+    assert steps(solver.rest(NOBODY)) == [0, 1, 2]
+
+
 def test_training_waits_only_if_several_buffers_are_on_their_way(monkeypatch):
     solver, go = Solver(), threading.Event()
     original = solver._pile.add
