@@ -6,8 +6,6 @@ singular values.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 WHOLE = 0
 """The group number of the whole batch; the groups are counted from 1."""
 
@@ -29,16 +27,3 @@ class Solved(NamedTuple):
     groups: Any
     sigma: Any
     norm: Any
-
-
-def present_blocks(mask):
-    """Return the blocks that have examples: of each record the whole batch and its groups.
-
-    Args:
-        mask: Boolean array `[r, n, g]`.
-
-    Returns:
-        `(records, groups)`: integer arrays `[b]`, as in `Solved`.
-    """
-    whole = np.ones((len(mask), 1), bool)
-    return np.nonzero(np.concatenate([whole, mask.any(axis=1)], axis=1))

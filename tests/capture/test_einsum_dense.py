@@ -6,7 +6,8 @@ import pytest
 
 import keras_spectral as ks
 from keras_spectral.capture.einsum_dense import EinsumDenseRule
-from tests.oracles.layers import example_gradients, spectrum
+from tests.oracles.layers import example_gradients
+from tests.oracles.mlp import singular_values
 
 TOLERANCE = 1e-5
 N = 6
@@ -49,7 +50,7 @@ def assert_equal(log, layer, a, d, g):
             ("gradient", g[rows].sum(axis=0)),
         ):
             values = log.singular_values(layer, quantity, group, 0)
-            wanted = spectrum(matrix, len(values))
+            wanted = singular_values(matrix, len(values))
             assert len(values) >= min(np.linalg.matrix_rank(matrix), 1)
             assert np.abs(values - wanted).max() <= TOLERANCE * wanted[0], (quantity, group)
 
@@ -133,8 +134,8 @@ def test_attention_is_captured_through_its_projections(kind, cross, flash):
         of_all = found.sum(axis=0).reshape(i, -1)
         for group, rows in (("all", np.ones(N, bool)), ("0", MASK[:, 0]), ("1", MASK[:, 1])):
             values = log.singular_values(path, "gradient", group, 0)
-            wanted = spectrum(found[rows].sum(axis=0).reshape(i, -1), len(values))
-            scale = spectrum(of_all, 1)[0]
+            wanted = singular_values(found[rows].sum(axis=0).reshape(i, -1), len(values))
+            scale = singular_values(of_all, 1)[0]
             assert np.abs(values - wanted).max() <= TOLERANCE * scale, (path, group)
 
 

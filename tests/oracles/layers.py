@@ -14,9 +14,3 @@ def example_gradients(model, x, y, weights):
             loss = tf.reduce_sum(tf.square(prediction - y[n : n + 1])) / y.size
         found.append([np.asarray(g, float) for g in tape.gradient(loss, weights)])
     return [np.stack(gradients) for gradients in zip(*found, strict=True)]
-
-
-def spectrum(matrix, k):
-    """Return the `k` largest singular values in float64, zeros where there are fewer."""
-    found = np.linalg.svd(np.asarray(matrix, float), compute_uv=False)
-    return np.pad(found, (0, max(0, k - len(found))))[:k]
