@@ -142,7 +142,7 @@ class SpectralLogger:
         for (layout, _), queue in self._queues.items():
             for _ in range(int(queue.size())):
                 # Kept at once: an interrupt here must not cost what was dequeued before.
-                self._dequeued.append((layout, [part.numpy() for part in queue.dequeue()]))
+                self._dequeued.append((layout, [part.numpy() for part in _dequeue(queue)]))
         self._dequeued.sort(key=_step)
         for layout, records in itertools.groupby(self._dequeued, key=lambda pair: pair[0]):
             records = [record for _, record in records]
@@ -211,6 +211,11 @@ class SpectralLogger:
                 "training goes on; said once, counted in `model.spectral_logger.nonfinite`.",
                 stacklevel=2,
             )
+
+
+def _dequeue(queue):
+    # `queue.dequeue()` takes nearly twice as long, which is much of what a drain costs.
+    return tf.raw_ops.QueueDequeueV2(handle=queue.queue_ref, component_types=queue.dtypes)
 
 
 def _step(pair):

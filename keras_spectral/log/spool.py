@@ -6,7 +6,7 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-MEMORY_LIMIT = 4_000_000
+MEMORY_LIMIT = 1_000_000
 """Bytes of blocks kept in memory before they are moved to an unnamed temporary file."""
 
 

@@ -50,3 +50,17 @@ def prefers_rows_for_gradient(sizes, s, i, o):
     on_rows = sum((EIGEN + 2) * r**3 for r in rows)
     on_features = sum(rows) * i * o + len(rows) * (small**2 * large + EIGEN * small**3)
     return on_rows <= IN_THE_GRAPH + on_features
+
+
+def is_thin(sizes, s, width):
+    """Tell whether eigenvalue problems of the size of the features are cheaper than of the rows.
+
+    Args:
+        sizes: Expected examples of the whole batch and of each group.
+        s: Static number of positions.
+        width: Number of features.
+
+    Returns:
+        `True` if those of the features are expected to cost less.
+    """
+    return len(sizes) * width**3 < sum((n * s) ** 3 for n in sizes)

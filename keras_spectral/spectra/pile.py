@@ -22,6 +22,9 @@ TOGETHER_SPECTRA = 2048
 TOGETHER_BYTES = 2_000_000
 """Fewer records are solved together if they are large, condensed: about this many bytes."""
 
+HANDED_OUT_BYTES = 500_000
+"""Spectra are handed out in portions of about this many bytes: each makes a table, which costs."""
+
 
 class SolvedRecords(NamedTuple):
     """Singular values of the matrices of some records.
@@ -43,11 +46,12 @@ class SolvedRecords(NamedTuple):
 
 
 class Pile:
-    """Records that wait until there are enough of them."""
+    """Records that wait until there are enough of them, then spectra that do."""
 
     def __init__(self):
         self._records = []
         self._layout = None
+        self._solved = []
 
     def add(self, records, layout):
         """Pile up some records.
@@ -69,7 +73,9 @@ class Pile:
                 done.append(error)
                 continue
             if len(self._records) >= _number_together(self._records[-1]):
-                done += self.rest()
+                done += self._solve()
+        if sum(part.sigma.nbytes for part in self._solved) >= HANDED_OUT_BYTES:
+            done += self._hand_out()
         return done
 
     def rest(self):
@@ -78,11 +84,21 @@ class Pile:
         Returns:
             List as in `add`.
         """
+        return self._solve() + self._hand_out()
+
+    def _solve(self):
         records, self._records = self._records, []
         try:
-            return [_solved(records, self._layout)] if records else []
+            self._solved += [_solved(records, self._layout)] if records else []
         except Exception as error:
             return [error]
+        return []
+
+    def _hand_out(self):
+        solved, self._solved = self._solved, []
+        # Records without a mask, from `train_on_batch`, have fewer groups than others.
+        portions = itertools.groupby(solved, key=lambda part: part.sizes.shape[1])
+        return [_joined(list(parts)) for _, parts in portions]
 
 
 def _condensed(record, stacks):
@@ -126,3 +142,18 @@ def _alike(records, stacks):
         _, masks, *arrays = zip(*(records[r] for r in members), strict=True)
         for stack, own in zip(stacks, arrays, strict=True):
             yield np.array(members), stack, np.stack(masks), own
+
+
+def _joined(parts):
+    longest = max(part.sigma.shape[-1] for part in parts)
+    heads, sizes, norm = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("heads", "sizes", "norm")
+    )
+    sigma = np.full((*norm.shape, longest), np.nan)
+    begin = 0
+    for part in parts:
+        end = begin + len(part.sigma)
+        sigma[begin:end, ..., : part.sigma.shape[-1]] = part.sigma
+        begin = end
+    return SolvedRecords(parts[0].layout, heads, sizes, norm, sigma)

@@ -1,15 +1,18 @@
 """Gram matrices of rows: one product per factor serves every group and all three quantities.
 
 Letters: `n` example, `s` position, `g` group, `r` record, `p` matrices of a stack, `b` block (one
-group of one record), `c` examples of a group, `d` rows of a block.
+group of one record), `c` examples of a group, `d` rows of a block, `w` features of a thin factor.
 
 With `K_A = A Aᵀ` and `K_Δ = Δ Δᵀ`, the squared singular values of `AᵀΔ` are the eigenvalues of
-`Lᵀ K_Δ L` for any `L Lᵀ = K_A`, and the Gram matrices of a group are principal sub-blocks.
+`Lᵀ K_Δ L` for any `L Lᵀ = K_A`, or of the same with the factors exchanged, and the Gram matrices of
+a group are principal sub-blocks. A thin factor is its own root `L`, and small problems of size `w`
+take the place of those of size `d`.
 
 Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share eigenvalues).
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,15 +30,18 @@ class RowGrams:
     A step keeps the factors themselves: tensors `[n, s, w]`, in the order of `factors`.
 
     Attributes:
-        factors: Tuple of pairs `(weight index, "activation" or "adjoint")`, one per Gram matrix.
+        factors: Tuple of pairs `(weight index, "activation" or "adjoint")`.
         wanted: Tuple of pairs `(weight index, quantity)`: the spectra to find. A gradient needs
             both factors of its weight.
         positions: Number of positions `s`.
+        thin: Tuple of the number of features of each factor that is kept as it is, 0 for those of
+            which a Gram matrix is made.
     """
 
     factors: tuple
     wanted: tuple
     positions: int
+    thin: tuple
 
     @property
     def n_kept(self):
@@ -49,28 +55,33 @@ class RowGrams:
             kept: List of arrays `[n, s, w]`, the factors.
 
         Returns:
-            float64 array `[p, n s, n s]`.
+            float64 array `[p, n s, max(n s, w)]`: the Gram matrices, and the thin factors
+            themselves, each in as many columns as it needs.
         """
         n, s, _ = kept[0].shape
-        grams = np.empty((len(kept), n * s, n * s))
-        for rows, gram in zip(kept, grams, strict=True):
-            flat = rows.reshape(n * s, -1).astype(float)
-            np.matmul(flat, flat.T, out=gram)
-        return grams
+        result = np.empty((len(kept), n * s, max(n * s, *self.thin)))
+        for factor, width, place in zip(kept, self.thin, result, strict=True):
+            rows = factor.reshape(n * s, -1)
+            if width:
+                place[:, :width] = rows
+            else:
+                rows = rows.astype(float)
+                np.matmul(rows, rows.T, out=place[:, : n * s])
+        return result
 
     def solved(self, condensed, mask):
         """Find the spectra of the whole batch and of every group present.
 
         Args:
-            condensed: Sequence of `r` arrays `[p, n s, n s]`.
+            condensed: Sequence of `r` arrays `[p, n s, max(n s, w)]`.
             mask: Boolean array `[r, n, g]`.
 
         Yields:
             `Solved`.
         """
-        grams = np.stack(condensed)
-        records = np.arange(len(grams))
-        yield from self._solved(grams, records, np.full_like(records, WHOLE))
+        kept = np.stack(condensed)
+        records = np.arange(len(kept))
+        yield from self._solved(_Blocks(kept, records, None), np.full_like(records, WHOLE))
         counts = mask.sum(axis=1)
         for count in np.unique(counts[counts > 0]):
             records, groups = np.nonzero(counts == count)
@@ -78,31 +89,81 @@ class RowGrams:
             rows = members[:, :, None] * self.positions + np.arange(self.positions)
             rows = rows.reshape(len(members), -1)
             for part in _chunks(len(rows), 8 * len(self.factors) * rows.shape[1] ** 2):
-                blocks = _principal_blocks(grams, records[part], rows[part])
-                yield from self._solved(blocks, records[part], groups[part] + 1)
+                blocks = _Blocks(kept, records[part], rows[part])
+                yield from self._solved(blocks, groups[part] + 1)
 
-    def _solved(self, blocks, records, groups):
-        own = [name for name in self.wanted if name in self.factors]
-        if own:
-            gram = blocks[:, self._places(own)]
-            yield Solved(tuple(own), records, groups, *singular_values(gram))
-        of_gradients = [j for j, quantity in self.wanted if quantity == "gradient"]
-        if of_gradients:
-            left = root(blocks[:, self._places([(j, "activation") for j in of_gradients])])
-            middle = blocks[:, self._places([(j, "adjoint") for j in of_gradients])]
-            gram = left.swapaxes(-1, -2) @ middle @ left
-            names = tuple((j, "gradient") for j in of_gradients)
-            yield Solved(names, records, groups, *singular_values(gram))
+    def _solved(self, blocks, groups):
+        for names, gram in self._grams(blocks):
+            yield Solved(tuple(names), blocks.records, groups, *singular_values(gram))
 
-    def _places(self, names):
-        return [self.factors.index(name) for name in names]
+    def _grams(self, blocks):
+        # Wide ones have equal sizes and go together; thin ones are few, and small.
+        factors = [name for name in self.wanted if name in self.factors]
+        wide = [name for name in factors if not self._width(name)]
+        if wide:
+            yield wide, self._by_rows(blocks, wide)
+        for name in factors:
+            if self._width(name):
+                thin = self._thin(blocks, name)
+                yield [name], thin.swapaxes(-1, -2) @ thin
+        gradients = [j for j, quantity in self.wanted if quantity == "gradient"]
+        wide = [j for j in gradients if not any(self._width(name) for name in _both(j))]
+        if wide:
+            left = root(self._by_rows(blocks, [(j, "activation") for j in wide]))
+            middle = self._by_rows(blocks, [(j, "adjoint") for j in wide])
+            yield [(j, "gradient") for j in wide], left.swapaxes(-1, -2) @ middle @ left
+        for j in gradients:
+            if j not in wide:
+                # The smallest first, the wide one, of width 0, last.
+                one, other = sorted(_both(j), key=lambda name: self._width(name) or np.inf)
+                left, middle = self._thin(blocks, one), self._by_rows(blocks, [other])
+                yield [(j, "gradient")], left.swapaxes(-1, -2) @ middle @ left
+
+    def _width(self, name):
+        return self.thin[self.factors.index(name)]
+
+    def _thin(self, blocks, name):
+        return blocks.columns(self.factors.index(name), self._width(name))
+
+    def _by_rows(self, blocks, names):
+        """Return the row-by-row Gram matrices `[b, p, d, d]` of some factors."""
+        if self._width(names[0]):
+            thin = self._thin(blocks, names[0])
+            return thin @ thin.swapaxes(-1, -2)
+        return blocks.principal([self.factors.index(name) for name in names])
 
 
-def _principal_blocks(grams, records, rows):
-    """Return the blocks `[b, p, d, d]` of some rows `[b, d]` of each of some records `[b]`."""
-    matrices = np.arange(grams.shape[1])[None, :, None, None]
-    records = records[:, None, None, None]
-    return grams[records, matrices, rows[:, None, :, None], rows[:, None, None, :]]
+class _Blocks(NamedTuple):
+    """Some blocks of what was kept.
+
+    Attributes:
+        kept: Array `[r, p, n s, …]`, as `RowGrams.condensed` made it, of `r` records.
+        records: Integer array `[b]`, the record of each block.
+        rows: Integer array `[b, d]`, the rows of each block, or `None` for all rows of every
+            record.
+    """
+
+    kept: Any
+    records: Any
+    rows: Any
+
+    def principal(self, places):
+        """Return principal sub-blocks `[b, p, d, d]` of some Gram matrices."""
+        if self.rows is None:
+            return self.kept[:, places, :, : self.kept.shape[2]]
+        records = self.records[:, None, None, None]
+        places = np.array(places)[None, :, None, None]
+        return self.kept[records, places, self.rows[:, None, :, None], self.rows[:, None, None, :]]
+
+    def columns(self, place, width):
+        """Return the rows `[b, 1, d, w]` of a factor that was kept as it is."""
+        if self.rows is None:
+            return self.kept[:, [place], :, :width]
+        return self.kept[self.records[:, None], place, self.rows, :width][:, None]
+
+
+def _both(j):
+    return (j, "activation"), (j, "adjoint")
 
 
 def _chunks(n, bytes_each):

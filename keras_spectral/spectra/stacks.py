@@ -9,7 +9,7 @@ from collections import defaultdict
 
 import tensorflow as tf
 
-from keras_spectral.spectra.costs import prefers_rows, prefers_rows_for_gradient
+from keras_spectral.spectra.costs import is_thin, prefers_rows, prefers_rows_for_gradient
 from keras_spectral.spectra.device_svd import DeviceSvd
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.row_grams import RowGrams
@@ -52,7 +52,7 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,)):
 
 
 def _row_stacks(factors, quantities, sizes):
-    names, wanted = defaultdict(list), defaultdict(list)
+    names, wanted, thin = defaultdict(list), defaultdict(list), defaultdict(list)
     for j, factor in factors.items():
         s = factor.positions
         gradient = "gradient" in quantities and _gradient_on_rows(factor, sizes)
@@ -60,11 +60,12 @@ def _row_stacks(factors, quantities, sizes):
             chosen = name in quantities and prefers_rows(sizes, s, width)
             if chosen or gradient:
                 names[s].append((j, name))
+                thin[s].append(width if is_thin(sizes, s, width) else 0)
             if chosen:
                 wanted[s].append((j, name))
         if gradient:
             wanted[s].append((j, "gradient"))
-    return [RowGrams(tuple(names[s]), tuple(wanted[s]), s) for s in names]
+    return [RowGrams(tuple(names[s]), tuple(wanted[s]), s, tuple(thin[s])) for s in names]
 
 
 def _gradient_on_rows(factor, sizes):
