@@ -10,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 
 import keras_spectral
-from keras_spectral.capture.coverage import coverage
+from keras_spectral.capture.coverage import weights
 from keras_spectral.errors import SettingsError
 
 PACKAGES = (keras_spectral, tf, keras, np, pd)
@@ -82,7 +82,8 @@ def _parameters(model):
 
 
 def _coverage(model):
-    return coverage(model).astype(str).to_dict("records") if model.built else []
+    rows = weights(model) if model.built else []
+    return [{name: str(fact) for name, fact in row.items()} for row in rows]
 
 
 def _settings(settings):

@@ -34,12 +34,20 @@ def coverage(model):
             f"Received: {model.name}. Try `model.build(input_shape)`, or call it on a batch."
         )
     columns = ["layer", "layer_type", "weight", "shape", "parameters", "trainable"]
-    rows = [
+    return pd.DataFrame(weights(model), columns=[*columns, "captured", "how", "reason"])
+
+
+def weights(model):
+    """Return the rows of `coverage` as a list of dictionaries.
+
+    Args:
+        model: A built `keras.Model`.
+    """
+    return [
         {**_facts(site, variable), **_verdict(site, variable)}
         for site in sites(model)
         for variable in site.layer._trainable_variables + site.layer._non_trainable_variables
     ]
-    return pd.DataFrame(rows, columns=[*columns, "captured", "how", "reason"])
 
 
 def _facts(site, variable):

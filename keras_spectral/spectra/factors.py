@@ -69,7 +69,7 @@ def with_positions(tensor, n):
         Tensor `[n, s, w]`.
     """
     if tensor.shape.rank == 2:
-        return tensor[:, None, :]
+        return tf.expand_dims(tensor, 1)
     middle, width = tensor.shape[1:-1], tensor.shape[-1]
     positions = -1 if None in middle else math.prod(middle)
     return tf.reshape(tensor, tf.stack([n, positions, width]))
