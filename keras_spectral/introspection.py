@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_spectral.batches import Grouped, grouped_dataset, ungrouped
 from keras_spectral.capture.alignment import aligned_sites
+from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import watched_sites
 from keras_spectral.capture.tape import WatchedForward
 from keras_spectral.errors import GroupsError
@@ -61,16 +62,17 @@ class Introspection:
 
     def _watch(self, x, y, sample_weight, mask):
         watched = WatchedForward(self._sites)
-        with tf.GradientTape() as tape, watched():
+        with tf.GradientTape(persistent=watched.needs_tape) as tape, watched():
             y_pred = self._forward(x)
             loss = self._model._compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
             )
         n = tf.shape(keras.tree.flatten(x)[0])[0]
-        adjoints = tape.gradient(loss, watched.pre_activations)
+        due = self.logger.due()
         per_example = self.logger.settings.gradients == "per_example"
-        factors = watched.factors(adjoints, n, example_gradients=per_example)
-        self.logger.update_state(factors, mask, n)
+        backward = Backward(n, mask, due, tape, example_gradients=per_example)
+        factors = watched.factors(tape.gradient(loss, watched.outputs), backward)
+        self.logger.update_state(factors, mask, n, due)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ from keras_spectral.log import SpectralLog
 from keras_spectral.records import encoded
 from keras_spectral.solver import Solver
 from keras_spectral.spectra.groups import Membership
-from keras_spectral.spectra.layout import Layout
-from keras_spectral.spectra.stacks import stacks_for
+from keras_spectral.spectra.stacks import layout_for
 
 DEFAULT_BATCH = 32
 """Keras' own batch size, expected where none is given."""
@@ -107,16 +106,22 @@ class SpectralLogger:
             if self._records_seen + steps > room:
                 self.drain()
 
-    def update_state(self, factors, mask, n):
+    def due(self):
+        """Return whether the schedule wants the present step: a scalar boolean tensor."""
+        return tf.reduce_any(self.settings.every(self.step, self._epoch, self._batch))
+
+    def update_state(self, factors, mask, n, due):
         """Record one step, if the schedule says so. Runs inside the graph.
 
         Args:
             factors: Dictionary `(layer path, weight name) -> Factors`, in the order of the model.
             mask: 0/1 tensor `[n, g]`, which example is in which group, or `None`.
             n: Scalar integer tensor, the number of examples.
+            due: What `due()` returned in this step.
         """
+        wanted = set(self.settings.quantities)
+        factors = {name: factor for name, factor in factors.items() if wanted & {*factor.recorded}}
         if factors:
-            due = tf.reduce_any(self.settings.every(self.step, self._epoch, self._batch))
             tf.cond(due, lambda: self._write(factors, mask, n), lambda: None)
         self.step.assign_add(1)
         self._batch.assign_add(1)
@@ -172,7 +177,10 @@ class SpectralLogger:
         return sum(int(queue.size()) for queue in self._queues.values())
 
     def _write(self, factors, mask, n):
-        layout = self._layout_of(factors)
+        settings = self.settings
+        layout = layout_for(
+            factors, settings.quantities, settings.top_k, settings.method, self._sizes
+        )
         record = encoded(layout, self.step, self._epoch, n, list(factors.values()), mask)
         queue = self._queue_for(layout, tuple(tensor.dtype for tensor in record))
         room = tf.debugging.assert_less(
@@ -183,16 +191,6 @@ class SpectralLogger:
         )
         with tf.control_dependencies([room] if room is not None else []):
             queue.enqueue(record)
-
-    def _layout_of(self, factors):
-        settings = self.settings
-        parts = list(factors.values())
-        return Layout(
-            tuple((*name, *factor.widths) for name, factor in factors.items()),
-            settings.quantities,
-            settings.top_k,
-            stacks_for(parts, settings.quantities, settings.method, self._sizes),
-        )
 
     def _queue_for(self, layout, types):
         if (layout, types) not in self._queues:

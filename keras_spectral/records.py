@@ -27,7 +27,7 @@ def encoded(layout, step, epoch, n, factors, mask):
     Returns:
         List of tensors.
     """
-    positions = [factor.positions or tf.shape(factor.activation)[1] for factor in factors]
+    positions = [f.positions(name) for f in factors for name in ("activation", "adjoint")]
     head = tf.stack([tf.cast(value, tf.int64) for value in (step, epoch, *positions)])
     members = tf.zeros(tf.stack([n, 0]), tf.uint8) if mask is None else tf.cast(mask, tf.uint8)
     return [head, members, *kept_by(layout.stacks, factors, mask)]

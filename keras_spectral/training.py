@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_spectral.batches import Grouped, grouped_dataset, ungrouped
 from keras_spectral.capture.alignment import aligned_sites
+from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import watched_sites
 from keras_spectral.capture.tape import WatchedForward
 from keras_spectral.clock import Clock
@@ -154,17 +155,17 @@ class SpectralTraining:
         x, mask = ungrouped(x)
         if self._sites is None:
             self._sites = self._trainable_sites(x, y, sample_weight)
-        logs, factors = self._update_function(x, y, sample_weight)
-        names = [(site.path, site.rule.weight) for site in self._sites]
+        due = self.spectral_logger.due()
+        logs, factors = self._update_function(x, y, sample_weight, mask, due)
+        names = [(site.path, name) for site in self._sites for name, _ in site.weights]
         ordered = {name: factors[name] for name in names if name in factors}
-        self.spectral_logger.update_state(ordered, mask, n_examples(x))
+        self.spectral_logger.update_state(ordered, mask, n_examples(x), due)
         return logs
 
-    def _update(self, x, y, sample_weight):
-        settings = self.spectral_logger.settings
+    def _update(self, x, y, sample_weight, mask, due):
         watched = WatchedForward(self._sites)
         # Forward pass
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=watched.needs_tape) as tape:
             with watched():
                 y_pred = self._forward(x)
                 loss = self._compute_loss(
@@ -177,12 +178,18 @@ class SpectralTraining:
 
         # One backward pass for weight gradients and adjoints
         weights = self.trainable_weights
-        gradients = tape.gradient(loss, weights + watched.pre_activations)
+        gradients = tape.gradient(loss, weights + watched.outputs)
         factors = watched.factors(
             gradients[len(weights) :],
-            n_examples(x),
-            scale=None if scale is unscaled else scale,
-            example_gradients=settings.gradients == "per_example",
+            Backward(
+                n_examples(x),
+                mask,
+                due,
+                tape=tape,
+                scale=None if scale is unscaled else scale,
+                example_gradients=self.spectral_logger.settings.gradients == "per_example",
+                jit=bool(self.jit_compile),
+            ),
         )
 
         # Update weights
@@ -265,7 +272,7 @@ class SpectralTraining:
             self._symbolic_build(data_batch=(x, y, sample_weight))
         trainable = {id(weight) for weight in self.trainable_weights}
         sites = watched_sites(self, self.spectral_logger.settings)
-        sites = [site for site in sites if id(site.weight) in trainable]
+        sites = [s for s in sites if any(id(variable) in trainable for _, variable in s.weights)]
         return aligned_sites(sites, self._forward, x)
 
     def _draining(self, step_function):

@@ -11,7 +11,8 @@ kept in memory (`log.spool.MEMORY_LIMIT`, three times while it moves), for what 
 """
 
 LATE_GROWTH = 3_000_000
-"""Bytes, over a third thousand steps, which write 10 MB of log: by then all of that is there."""
+"""Bytes, over a fourth thousand steps, which write 10 MB of log: by then all of that is there, also
+on a busy machine, where it comes later."""
 
 SCRIPT = """
 import keras, numpy as np, keras_spectral as ks
@@ -36,9 +37,9 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.seen.append(resident())
 
-model.fit(*data, groups=groups, epochs=15, batch_size=32, verbose=0, callbacks=[Watch()])
+model.fit(*data, groups=groups, epochs=20, batch_size=32, verbose=0, callbacks=[Watch()])
 print(*Watch.seen)
-assert len(model.spectral_log.steps) == 3000
+assert len(model.spectral_log.steps) == 4000
 """
 
 
@@ -47,6 +48,6 @@ def test_recording_every_step_leaves_memory_flat_after_two_hundred_steps():
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
     )
     seen = [int(value) for value in done.stdout.split()]
-    assert len(seen) == 15
+    assert len(seen) == 20
     assert max(seen[1:10]) - seen[0] < GROWTH, seen
-    assert seen[14] - seen[9] < LATE_GROWTH, seen
+    assert seen[19] - seen[14] < LATE_GROWTH, seen

@@ -240,21 +240,24 @@ def test_a_subclass_of_dense_with_its_own_call_is_not_captured_by_the_rule():
 
     inputs = keras.Input((6,))
     model = ks.SpectralModel(inputs, Twice(3, name="twice", activation="softmax")(inputs))
-    with pytest.warns(UserWarning, match="twice: no rule for Twice layers"):
-        fitted(model)
-    assert len(model.spectral_log) == 0
+    fitted(model)
+    how = ks.coverage(model).set_index(["layer", "weight"])["how"]
+    assert how["twice", "kernel"] == "GenericRule"
+    assert set(model.spectral_log.rows["weight"]) == {"kernel", "bias"}
 
 
-def test_lora_and_quantised_layers_are_skipped_with_a_reason():
+def test_of_lora_the_low_rank_weights_are_recorded_and_of_quantised_layers_no_kernel():
     model = ks.SpectralModel(*tensors())
     model.get_layer("hidden").enable_lora(2)
     reasons = ks.coverage(model).set_index(["layer", "weight"])["reason"]
-    assert reasons["hidden", "kernel"].startswith("LoRA")
-    with pytest.warns(UserWarning, match="hidden: LoRA"):
-        fitted(model)
-    assert model.spectral_log.layers == ["output"]
+    assert reasons["hidden", "kernel"] == "not trainable"
+    fitted(model)
+    rows = model.spectral_log.rows
+    recorded = set(rows[rows["layer"] == "hidden"]["weight"])
+    assert recorded == {"bias", "lora_kernel_a", "lora_kernel_b"}
     model.get_layer("output").quantize("int8")
-    assert "quantised" in ks.coverage(model).query("layer == 'output'")["reason"].iloc[0]
+    rows = ks.coverage(model).query("layer == 'output'").set_index("weight")
+    assert rows.loc["kernel", "reason"] == "not trainable"
 
 
 @pytest.mark.parametrize("make", [lambda: ks.SpectralModel(*tensors()), Own], ids=["f", "subclass"])

@@ -9,17 +9,17 @@ import pytest
 from keras_spectral.solver import Solver
 from keras_spectral.spectra import pile
 from keras_spectral.spectra.groups import Membership
-from keras_spectral.spectra.layout import Layout
+from keras_spectral.spectra.layout import Layout, Weight
 from keras_spectral.spectra.row_grams import RowGrams
 
 NOBODY = Membership.of(None)
 STACK = RowGrams(((0, "activation"),), ((0, "activation"),), 1, (0,))
-LAYOUT = Layout((("dense", "kernel", 3, 2),), ("activation",), None, (STACK,))
+LAYOUT = Layout((Weight("dense", "kernel", (("activation", 3),), True),), None, (STACK,))
 
 
 def record(step):
     a = np.full((2, 1, 3), step + 1, "f")
-    return [np.array([step, 0, 1]), np.zeros((2, 0), "u1"), a]
+    return [np.array([step, 0, 1, 1]), np.zeros((2, 0), "u1"), a]
 
 
 def steps(made):

@@ -232,16 +232,29 @@ def test_frozen_layers_are_not_recorded():
     assert "frozen" in reasons["hidden", "kernel"]
 
 
-def test_other_layers_are_skipped_with_one_warning_and_listed():
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras says so too
+def test_a_layer_that_no_gradient_reaches_is_named_once_and_skipped():
     inputs = keras.Input((6,))
-    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Dense(4, name="d")(inputs))
+    aside = keras.layers.Dense(2, name="aside")
+    x = keras.layers.Dense(4, name="d")(inputs)
+    x = x + 0 * keras.ops.stop_gradient(aside(x)[:, :1])
     model = ks.SpectralModel(inputs, keras.layers.Dense(3, activation="softmax", name="o")(x))
-    with pytest.warns(UserWarning, match="norm: no rule for BatchNormalization") as caught:
-        trained(model, data()[2])
-    assert len(caught) == 1
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
+    with pytest.warns(UserWarning, match="'aside' are not recorded: no gradient") as caught:
+        model.fit(*data()[:2], verbose=0)
+    assert len([w for w in caught if "recorded" in str(w.message)]) == 1
     assert model.spectral_log.layers == ["d", "o"]
+
+
+def test_strict_refuses_a_model_with_a_layer_that_cannot_be_captured(monkeypatch):
+    monkeypatch.setattr(
+        "keras_spectral.capture.generic.GenericRule.obstacle", lambda self, layer: "out of order"
+    )
+    inputs = keras.Input((6,))
+    x = keras.layers.BatchNormalization(name="norm")(inputs)
+    model = ks.SpectralModel(inputs, keras.layers.Dense(3, activation="softmax", name="o")(x))
     model.compile("sgd", "mse", spectra=ks.Spectra(strict=True))
-    with pytest.raises(ks.errors.UnsupportedLayerError, match="norm"):
+    with pytest.raises(ks.errors.UnsupportedLayerError, match="norm: out of order"):
         model.fit(*data()[:2], verbose=0)
 
 

@@ -8,6 +8,8 @@ from keras_spectral.capture.sites import sites
 
 BIAS = "a vector: its gradient is the sum of the rows of the layer's adjoint"
 
+NOT_TRAINED = "not trainable"
+
 
 def coverage(model):
     """Return a table of every weight of a model, how it is captured, or why not.
@@ -64,6 +66,6 @@ def _facts(site, variable):
 def _verdict(site, variable):
     if site.rule is None:
         return {"captured": False, "how": "", "reason": site.reason}
-    if variable is site.weight:
+    if any(variable is captured for _, captured in site.weights):
         return {"captured": True, "how": type(site.rule).__name__, "reason": ""}
-    return {"captured": False, "how": "", "reason": BIAS}
+    return {"captured": False, "how": "", "reason": BIAS if variable.trainable else NOT_TRAINED}

@@ -6,7 +6,7 @@ Letters: `n` example, `i` input feature, `o` output feature.
 import tensorflow as tf
 
 
-def example_gradients_of(site, call, adjoint, n):
+def example_gradients_of(rule, layer, call, adjoint, n):
     """Return each example's part of the training gradient of one layer call.
 
     With `c_n = Σ Z[n] ∘ Δ[n]`, Δ held constant, `∂c_n/∂W` is the part of the loss gradient that
@@ -14,7 +14,8 @@ def example_gradients_of(site, call, adjoint, n):
     formula of the layer is used.
 
     Args:
-        site: `Site` of the layer.
+        rule: `ActivatedKernelRule` of the layer.
+        layer: The layer.
         call: `Call` of the layer.
         adjoint: Tensor `[n, …, o]`, `∂L/∂Z`.
         n: Scalar tensor, the number of examples.
@@ -22,10 +23,10 @@ def example_gradients_of(site, call, adjoint, n):
     Returns:
         Tensor `[n, i, o]`, whose sum over `n` is the gradient of the weight.
     """
-    weight = site.weight.value
+    weight = layer.kernel.value
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weight)
-        z = site.rule.pre_activation(site.layer, tf.stop_gradient(call.inputs))
+        z = rule.pre_activation(layer, tf.stop_gradient(call.inputs))
         product = tf.cast(z, adjoint.dtype) * tf.stop_gradient(adjoint)
         per_example = tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
-    return site.rule.matrices(site.layer, tape.jacobian(per_example, weight))
+    return rule.matrices(layer, tape.jacobian(per_example, weight))

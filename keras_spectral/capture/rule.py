@@ -5,7 +5,12 @@ Letters: `n` example, `s` shared position, `i` input feature, `o` output feature
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from keras_spectral.capture.per_example import example_gradients_of
+from keras_spectral.spectra.factors import Factors, joined_calls, with_positions
 
 
 @dataclass(frozen=True)
@@ -13,12 +18,37 @@ class Call:
     """One call of a layer in the forward pass.
 
     Attributes:
-        inputs: Tensor, what the layer received (after casting to its compute type).
-        pre_activation: Tensor, `Z`, to which the activation function is applied.
+        inputs: What the layer received (after casting to its compute type).
+        outputs: Tuple of tensors with respect to which the loss is differentiated: `Z`, to which
+            the activation function is applied, or all that the layer returned.
+        gate: `Gate` of what the layer received, or `None`.
     """
 
     inputs: Any
-    pre_activation: Any
+    outputs: tuple
+    gate: Any = None
+
+
+class Backward(NamedTuple):
+    """What is at hand after the backward pass.
+
+    Attributes:
+        n: Scalar tensor, the number of examples.
+        mask: 0/1 tensor `[n, g]`, or `None`.
+        due: Scalar boolean tensor: whether this step is recorded.
+        tape: The persistent `tf.GradientTape` of the forward pass, or `None` if none is needed.
+        scale: Factor by which the loss was multiplied for mixed precision, or `None`.
+        example_gradients: Whether to differentiate every example with `tape.jacobian`.
+        jit: Whether all this is compiled by XLA, where a shape must not depend on `due`.
+    """
+
+    n: Any
+    mask: Any
+    due: Any
+    tape: Any = None
+    scale: Any = None
+    example_gradients: bool = False
+    jit: bool = False
 
 
 class Rule(Protocol):
@@ -27,26 +57,28 @@ class Rule(Protocol):
     layer_type: type
     """Keras class whose `call` the rule knows; subclasses that keep that `call` are covered."""
 
-    weight: str
-    """Name of the weight whose gradient is `AᵀΔ`, the attribute that holds its variable."""
+    needs_tape: bool
+    """Whether `factors` differentiates again, for which the tape must be persistent."""
 
     def obstacle(self, layer) -> str | None:
         """Return why this very layer cannot be captured, or `None`."""
 
+    def weights(self, layer) -> Any:
+        """Return the captured weights, as pairs `(name, variable)`."""
+
     def watched(self, layer, calls: list[Call]):
         """Return a context in which every call of the layer is appended to `calls`."""
 
-    def activation(self, layer, inputs) -> Any:
-        """Return `A`, shape `[n, …, i]`, from the inputs of a call."""
+    def factors(self, layer, calls, adjoints, backward) -> Any:
+        """Return `{weight name: Factors}`, all rows of all calls of the layer together.
 
-    def adjoint(self, layer, delta) -> Any:
-        """Return `Δ`, shape `[n, …, o]`, rows as in `A`, from `∂L/∂Z` in the shape of `Z`."""
-
-    def matrices(self, layer, gradients) -> Any:
-        """Return gradients of the weight, shape `[n, *weight.shape]`, as matrices `[n, i, o]`."""
-
-    def pre_activation(self, layer, inputs) -> Any:
-        """Return `Z` computed afresh from the inputs of a call, for differentiation by a tape."""
+        Args:
+            layer: The layer.
+            calls: List of `Call`.
+            adjoints: For each call a list of `∂L/∂output`, in the shapes of its outputs; `None` for
+                an output that no gradient reaches, though not for all of one call.
+            backward: `Backward`.
+        """
 
 
 @contextmanager
@@ -72,22 +104,60 @@ def attributes(layer, **values):
         layer.__dict__.update(before)
 
 
+def unscaled(adjoint, scale):
+    """Return an adjoint of the loss itself, in a type that holds it well.
+
+    Args:
+        adjoint: Tensor, `∂(scale L)/∂Z`.
+        scale: Factor by which the loss was multiplied for mixed precision, or `None`.
+    """
+    if scale is None:
+        return adjoint
+    # float16 holds the scaled adjoint well and the unscaled one badly: widen first.
+    return tf.cast(adjoint, tf.float32) / tf.cast(scale, tf.float32)
+
+
 class ActivatedKernelRule:
     """What rules of layers of the form `activation(Z)`, Z linear in a `kernel`, have in common.
 
     Such a layer is watched by listening to what its activation receives. Keras' own code computes
     everything, so numbers stay bit for bit what they are without us.
+
+    A family adds `activation` and `adjoint`, which bring inputs and `∂L/∂Z` to the shapes
+    `[n, …, i]` and `[n, …, o]`, and `matrices`, which does the same for gradients of the kernel,
+    `[n, *kernel.shape]` to `[n, i, o]`.
     """
 
-    weight = "kernel"
+    needs_tape = False
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""
         if layer.quantization_mode is not None:
             return f"quantised weights ({layer.quantization_mode}) have no gradient"
         if layer.lora_enabled:
-            return "LoRA: the kernel is frozen, its low-rank update is not captured yet"
+            return "LoRA: the kernel is frozen"
         return None
+
+    def weights(self, layer):
+        """Return the kernel, by name."""
+        return [("kernel", layer.kernel)]
+
+    def factors(self, layer, calls, adjoints, backward):
+        """Return A and Δ of the kernel."""
+        found = []
+        for call, (delta,) in zip(calls, adjoints, strict=True):
+            delta = unscaled(delta, backward.scale)
+            of_examples = None
+            if backward.example_gradients:
+                of_examples = example_gradients_of(self, layer, call, delta, backward.n)
+            found.append(
+                Factors(
+                    with_positions(self.activation(layer, call.inputs), backward.n),
+                    with_positions(self.adjoint(layer, delta), backward.n),
+                    of_examples,
+                )
+            )
+        return {"kernel": joined_calls(found)}
 
     def watched(self, layer, calls):
         """Return a context in which every call of the layer is appended to `calls`."""
@@ -98,7 +168,7 @@ class ActivatedKernelRule:
         calls = []
         with _watched_activation(layer, calls):
             layer.call(inputs)  # not `layer(inputs)`, which would add activity losses again
-        return calls[0].pre_activation
+        return calls[0].outputs[0]
 
 
 @contextmanager
@@ -113,7 +183,7 @@ def _watched_activation(layer, calls):
     def listening_call(inputs, *args, **kwargs):
         received.clear()
         outputs = call(inputs, *args, **kwargs)
-        calls.append(Call(inputs, received[0]))
+        calls.append(Call(inputs, (received[0],)))
         return outputs
 
     with attributes(layer, call=listening_call, activation=listening_activation):

@@ -1,5 +1,6 @@
 """Where a model can be watched: its layers, their paths, and the rule or the reason for each."""
 
+import dataclasses
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -18,17 +19,21 @@ class Site:
         layer: The Keras layer.
         rule: The rule that captures it, or `None`.
         reason: Why it is not captured, or "".
+        around: Tuple of the layers around it, the nearest first, without the model itself.
+        watched: The layer whose calls are watched in its place, one of those, or `None`.
     """
 
     path: str
     layer: Any
     rule: Any
     reason: str
+    around: tuple = ()
+    watched: Any = None
 
     @property
-    def weight(self):
-        """The variable whose gradient is recorded."""
-        return getattr(self.layer, self.rule.weight)
+    def weights(self):
+        """The captured weights, as pairs `(name, variable)`."""
+        return [] if self.rule is None else self.rule.weights(self.layer)
 
 
 def sites(model):
@@ -42,8 +47,8 @@ def sites(model):
         its first path.
     """
     found = [
-        Site(path, layer, *_rule_or_reason(layer))
-        for path, layer in _paths(getattr(model, "wrapped_model", model))
+        Site(path, layer, *_rule_or_reason(layer), around)
+        for path, layer, around in _paths(getattr(model, "wrapped_model", model))
         if layer._trainable_variables or layer._non_trainable_variables
     ]
     repeated = Counter()
@@ -51,7 +56,7 @@ def sites(model):
     for site in found:
         repeated[site.path] += 1
         suffix = f"#{repeated[site.path]}" if repeated[site.path] > 1 else ""
-        result.append(Site(site.path + suffix, site.layer, site.rule, site.reason))
+        result.append(dataclasses.replace(site, path=site.path + suffix))
     return result
 
 
@@ -79,23 +84,21 @@ def watched_sites(model, settings):
 
 
 def _rule_or_reason(layer):
-    rule = rule_for(layer)
-    if rule is None:
-        return None, f"no rule for {type(layer).__name__} layers"
     if not layer.trainable:
         return None, "frozen: trainable=False"
+    rule = rule_for(layer)
     obstacle = rule.obstacle(layer)
     return (None, obstacle) if obstacle else (rule, "")
 
 
-def _paths(model, prefix="", seen=None):
+def _paths(model, around=(), seen=None):
     seen = set() if seen is None else seen
     for layer in model._layers:  # sublayers of any layer; Keras has no public name for them
         if id(layer) in seen or not hasattr(layer, "_layers"):
             continue
         seen.add(id(layer))
-        yield prefix + layer.name, layer
-        yield from _paths(layer, prefix + layer.name + "/", seen)
+        yield "/".join(part.name for part in (*around[::-1], layer)), layer, around
+        yield from _paths(layer, (layer, *around), seen)
 
 
 def _require_known_layers(everywhere, settings):

@@ -7,42 +7,81 @@ Every covered layer is brought to `Z = A W + b` with `A [n, s, i]`, `W [i, o]`. 
 `Δ = ∂L/∂Z [n, s, o]`, and the gradient of the training loss is `G = AᵀΔ`, rows flattened.
 """
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+QUANTITIES = ("activation", "adjoint", "gradient")
+
 
 class Factors(NamedTuple):
-    """Activation and adjoint of one weight over one batch.
+    """Activation and adjoint of one weight over one batch, and how its gradient comes about.
 
     Attributes:
-        activation: Tensor `[n, s, i]`, what the layer multiplied by its weight.
-        adjoint: Tensor `[n, s, o]`, `∂L/∂Z` of the loss exactly as it was reduced.
-        example_gradients: Tensor `[n, i, o]` of per-example gradients from a tape, or `None` to
-            form gradients as products of the two factors.
+        activation: Tensor `[n, s, i]`, what the layer multiplied by its weight; of a layer that is
+            no product, its input.
+        adjoint: Tensor `[n, s, o]`, `∂L/∂Z` of the loss exactly as it was reduced; of a layer that
+            is no product `∂L/∂output`, whose positions may be others than those of its input.
+        example_gradients: Tensor `[n, i, o]` of per-example gradients from a tape, or `None`.
+        group_gradients: Tensor `[1 + g, …, …]`, the gradient of the weight as a matrix, through the
+            whole batch and through each group, of a layer that is no product. Else `None`, and
+            gradients are products of the two factors (or sums over examples).
+
+    Of a weight that is no product, activation and adjoint may be `None`, and are not recorded then.
     """
 
     activation: Any
     adjoint: Any
     example_gradients: Any = None
+    group_gradients: Any = None
 
     @property
-    def widths(self):
-        """The static pair `(i, o)`."""
+    def recorded(self):
+        """The quantities there are."""
+        there = self.activation is not None, self.adjoint is not None, True
+        return tuple(itertools.compress(QUANTITIES, there))
+
+    @property
+    def is_product(self):
+        """Whether gradients are `AᵀΔ`, to be formed from the factors."""
+        return self.example_gradients is None and self.group_gradients is None
+
+    def width(self, quantity):
+        """Return the largest number of singular values that the features allow.
+
+        Args:
+            quantity: One of `QUANTITIES`.
+        """
+        if quantity == "gradient":
+            return min(self.gradient_shape)
+        return int(getattr(self, quantity).shape[-1])
+
+    @property
+    def gradient_shape(self):
+        """The static shape of a gradient as a matrix."""
+        if self.group_gradients is not None:
+            return tuple(self.group_gradients.shape[-2:])
         return int(self.activation.shape[-1]), int(self.adjoint.shape[-1])
 
-    @property
-    def positions(self):
-        """Static number of shared positions `s`, or `None` if it is only known at run time."""
-        return self.activation.shape[1]
+    def positions(self, quantity):
+        """Return the number of positions `s`, as an integer if it is static, else a scalar tensor.
+
+        Args:
+            quantity: One of `QUANTITIES`; a gradient is said to have those of the adjoint.
+        """
+        part = self.activation if quantity == "activation" else self.adjoint
+        if part is None:
+            return 1
+        return tf.shape(part)[1] if part.shape[1] is None else part.shape[1]
 
 
 def joined_calls(calls):
     """Return the factors of a layer that was called several times: the rows of all its calls.
 
     Args:
-        calls: List of `Factors` of one weight, with equal `n`, `i`, `o`.
+        calls: List of `Factors` of one weight, with equal `n`, `i`, `o`, of the same kind.
 
     Returns:
         One `Factors` whose positions are those of all calls, one after the other.

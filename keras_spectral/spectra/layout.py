@@ -5,44 +5,53 @@ from typing import NamedTuple
 import numpy as np
 
 
+class Weight(NamedTuple):
+    """One weight of a layout.
+
+    Attributes:
+        path: Path of its layer.
+        name: Its name in the layer.
+        widths: Dictionary items `(quantity, features)` of what is recorded of it: the largest
+            number of singular values that the features allow.
+        is_product: Whether its gradient is `AᵀΔ`, so that its rank is at most the number of rows.
+    """
+
+    path: str
+    name: str
+    widths: tuple
+    is_product: bool
+
+
 class Layout(NamedTuple):
     """What is recorded at each step, and in which order.
 
     Attributes:
-        weights: Tuple of `(layer path, weight name, i, o)`.
-        quantities: The recorded quantities.
+        weights: Tuple of `Weight`.
         top_k: Largest number of singular values kept, or `None`.
         stacks: What `spectra.stacks.stacks_for` chose.
     """
 
     weights: tuple
-    quantities: tuple
     top_k: int | None
     stacks: tuple
 
     @property
     def series(self):
         """Tuple of `(weight index, quantity)`, in the order of the log."""
-        return tuple((j, q) for j in range(len(self.weights)) for q in self.quantities)
-
-    @property
-    def widths(self):
-        """Largest number of singular values that the features allow, for each series."""
-        limits = {"activation": lambda i, o: i, "adjoint": lambda i, o: o, "gradient": min}
-        return np.array([limits[q](*self.weights[j][2:]) for j, q in self.series])
+        return tuple((j, q) for j, weight in enumerate(self.weights) for q, _ in weight.widths)
 
     def n_rows(self, heads, sizes):
-        """Return the rows of each matrix.
+        """Return the rows of each matrix. A gradient is said to have those of the adjoint.
 
         Args:
-            heads: Integer array `[r, 2 + j]`: `step, epoch`, and the shared positions of each
-                weight, at `r` steps.
+            heads: Integer array `[r, 2 + 2 j]`: `step, epoch`, and the positions of activation and
+                adjoint of each weight, at `r` steps.
             sizes: Integer array `[r, g]`, the examples of the whole batch and of each group.
 
         Returns:
             Integer array `[r, series, g]`.
         """
-        positions = heads[:, [2 + j for j, _ in self.series]]
+        positions = heads[:, [2 + 2 * j + (q != "activation") for j, q in self.series]]
         return sizes[:, None, :] * positions[:, :, None]
 
     def n_kept(self, n_rows):
@@ -54,5 +63,8 @@ class Layout(NamedTuple):
         Returns:
             `(kept, bounds)`: integer arrays like `n_rows`, with and without `top_k`.
         """
-        bounds = np.minimum(n_rows, self.widths[:, None])
+        widths = np.array([width for weight in self.weights for _, width in weight.widths])
+        bounds = np.broadcast_to(widths[:, None], n_rows.shape)
+        by_rows = [q != "gradient" or self.weights[j].is_product for j, q in self.series]
+        bounds = np.where(np.array(by_rows)[:, None], np.minimum(n_rows, bounds), bounds)
         return np.minimum(bounds, self.top_k or bounds.max()), bounds

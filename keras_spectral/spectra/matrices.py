@@ -16,16 +16,19 @@ def group_matrix(factor, quantity, rows):
         rows: `GroupRows`, or `None` for the whole batch (`g = 1`).
 
     Returns:
-        Tensor `[g, m * s, i]`, `[g, m * s, o]` or `[g, i, o]`, rows padded with zeros.
+        Tensor `[g, m * s, i]`, `[g, m * s, o]` or `[g, …, …]`, rows padded with zeros.
     """
     if quantity == "activation":
         return _rows_of(factor.activation, rows)
     if quantity == "adjoint":
         return _rows_of(factor.adjoint, rows)
-    if factor.example_gradients is None:
+    if factor.group_gradients is not None:
+        wanted = factor.group_gradients[:1] if rows is None else factor.group_gradients[1:]
+        return tf.cast(wanted, tf.float64)
+    if factor.is_product:
         a, d = _rows_of(factor.activation, rows), _rows_of(factor.adjoint, rows)
         return tf.matmul(a, d, transpose_a=True)
-    i, o = factor.widths
+    i, o = factor.gradient_shape
     flat = tf.reshape(factor.example_gradients, [-1, 1, i * o])
     return tf.reshape(tf.reduce_sum(_rows_of(flat, rows), axis=1), [-1, i, o])
 

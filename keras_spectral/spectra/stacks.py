@@ -11,10 +11,36 @@ import tensorflow as tf
 
 from keras_spectral.spectra.costs import is_thin, prefers_rows, prefers_rows_for_gradient
 from keras_spectral.spectra.device_svd import DeviceSvd
+from keras_spectral.spectra.factors import QUANTITIES
 from keras_spectral.spectra.feature_grams import FeatureGrams
+from keras_spectral.spectra.layout import Layout, Weight
 from keras_spectral.spectra.row_grams import RowGrams
 
 FACTORS = ("activation", "adjoint")
+
+
+def layout_for(factors, quantities=QUANTITIES, top_k=None, method="auto", sizes=(32,)):
+    """Return what is recorded of some weights.
+
+    Args:
+        factors: Dictionary `(layer path, weight name) -> Factors`, in the order of the model.
+        quantities: As in `stacks_for`.
+        top_k: Largest number of singular values kept, or `None`.
+        method: As in `stacks_for`.
+        sizes: As in `stacks_for`.
+
+    Returns:
+        `Layout`.
+    """
+    weights = tuple(
+        Weight(
+            *name,
+            tuple((q, factor.width(q)) for q in _recorded(factor, quantities)),
+            factor.group_gradients is None,
+        )
+        for name, factor in factors.items()
+    )
+    return Layout(weights, top_k, stacks_for(list(factors.values()), quantities, method, sizes))
 
 
 def stacks_for(factors, quantities, method="auto", sizes=(32,)):
@@ -39,43 +65,59 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,)):
     found = {name for stack in on_rows for name in stack.wanted}
     on_features = defaultdict(list)
     for j in by_gram:
-        i, o = factors[j].widths
-        side = {"activation": i, "adjoint": o, "gradient": min(i, o)}
-        for quantity in quantities:
+        for quantity in _recorded(factors[j], quantities):
             if (j, quantity) not in found:
-                on_features[side[quantity]].append((j, quantity))
+                on_features[factors[j].width(quantity)].append((j, quantity))
     return (
         *on_rows,
         *(FeatureGrams(tuple(names)) for names in on_features.values()),
-        *(DeviceSvd(((j, quantity),)) for j in by_svd for quantity in quantities),
+        *(
+            DeviceSvd(((j, quantity),))
+            for j in by_svd
+            for quantity in _recorded(factors[j], quantities)
+        ),
     )
+
+
+def _recorded(factor, quantities):
+    return [quantity for quantity in quantities if quantity in factor.recorded]
 
 
 def _row_stacks(factors, quantities, sizes):
     names, wanted, thin = defaultdict(list), defaultdict(list), defaultdict(list)
     for j, factor in factors.items():
-        s = factor.positions
-        gradient = "gradient" in quantities and _gradient_on_rows(factor, sizes)
-        for name, width in zip(FACTORS, factor.widths, strict=True):
-            chosen = name in quantities and prefers_rows(sizes, s, width)
+        recorded = _recorded(factor, quantities)
+        gradient = "gradient" in recorded and _gradient_on_rows(factor, sizes)
+        for name in FACTORS:
+            if name not in factor.recorded:
+                continue
+            s, width = _static(factor.positions(name)), factor.width(name)
+            chosen = name in recorded and prefers_rows(sizes, s, width)
             if chosen or gradient:
                 names[s].append((j, name))
                 thin[s].append(width if is_thin(sizes, s, width) else 0)
             if chosen:
                 wanted[s].append((j, name))
         if gradient:
-            wanted[s].append((j, "gradient"))
+            wanted[_static(factor.positions("gradient"))].append((j, "gradient"))
     return [RowGrams(tuple(names[s]), tuple(wanted[s]), s, tuple(thin[s])) for s in names]
 
 
 def _gradient_on_rows(factor, sizes):
+    s, widths = _static(factor.positions("gradient")), factor.gradient_shape
     return (
-        factor.example_gradients is None
-        and all(prefers_rows(sizes, factor.positions, width) for width in factor.widths)
-        and prefers_rows_for_gradient(sizes, factor.positions, *factor.widths)
+        factor.is_product
+        and all(prefers_rows(sizes, s, width) for width in widths)
+        and prefers_rows_for_gradient(sizes, s, *widths)
     )
+
+
+def _static(positions):
+    return positions if isinstance(positions, int) else None
 
 
 def _uses_svd(factor, method):
     # A Gram matrix halves the digits: harmless for float32 data in float64, not for float64 data.
-    return method == "svd" or (method == "auto" and factor.activation.dtype == tf.float64)
+    parts = (factor.activation, factor.adjoint, factor.group_gradients)
+    is_float64 = any(part is not None and part.dtype == tf.float64 for part in parts)
+    return method == "svd" or (method == "auto" and is_float64)

@@ -10,10 +10,9 @@ from keras_spectral.spectra import row_grams
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.keeping import kept_by
-from keras_spectral.spectra.layout import Layout
 from keras_spectral.spectra.pile import Pile
 from keras_spectral.spectra.row_grams import RowGrams
-from keras_spectral.spectra.stacks import stacks_for
+from keras_spectral.spectra.stacks import layout_for, stacks_for
 from tests.oracles.mlp import singular_values
 
 QUANTITIES = ("activation", "adjoint", "gradient")
@@ -35,11 +34,11 @@ def spectra(steps, mask, method="auto", sizes=(32,)):
     members = np.zeros((n, 0), bool) if mask is None else np.asarray(mask)
     for number, pairs in enumerate(steps):
         factors = [Factors(tf.constant(a), tf.constant(d)) for a, d in pairs]
-        stacks = stacks_for(factors, QUANTITIES, method, sizes)
-        weights = tuple(("dense", "kernel", *factor.widths) for factor in factors)
-        layout = Layout(weights, QUANTITIES, None, stacks)
-        head = np.array([number, 0, *(factor.positions for factor in factors)])
-        kept = [tensor.numpy() for tensor in kept_by(stacks, factors, mask)]
+        named = {("dense", str(j)): factor for j, factor in enumerate(factors)}
+        layout = layout_for(named, QUANTITIES, None, method, sizes)
+        positions = [factor.positions(q) for factor in factors for q in QUANTITIES[:2]]
+        head = np.array([number, 0, *positions])
+        kept = [tensor.numpy() for tensor in kept_by(layout.stacks, factors, mask)]
         found += pile.add([[head, members, *kept]], layout)
     found += pile.rest()
     return {key: value for part in found for key, value in _by_name(part)}

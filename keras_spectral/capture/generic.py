@@ -1,0 +1,191 @@
+"""Any layer with trainable weights: exact group gradients, by the tape alone.
+
+Letters: `n` example, `s` position, `i` input feature, `o` output feature, `g` group.
+
+With `Y` all that a call returns and `D = ∂L/∂Y`, `∂⟨Y, m_g ∘ D⟩/∂W`, where `m_g` is 1 for the
+examples of group `g` and D is held constant, is the part of the gradient that flows through the
+rows of the group. Of a layer that mixes examples, as BatchNormalization in training, it is just
+that: the part that leaves the layer by the group's rows. What a layer adds to the loss besides its
+output (`add_loss`) belongs to no example.
+
+A is the input `[n, …, i]` and Δ is D itself, `[n, …, o]`. A gradient is a matrix whose last axis is
+that of the weight, all others flattened; that of a vector has one row, and one singular value: its
+norm. A and Δ belong to the layer and are recorded once, with its first weight.
+"""
+
+import math
+from collections import Counter
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+from keras_spectral.capture.rule import Call, attributes, unscaled
+from keras_spectral.spectra.factors import Factors, with_positions
+
+
+class GenericRule:
+    """Captures every layer whose calls can be seen and whose output leads with the example."""
+
+    layer_type = keras.layers.Layer
+    needs_tape = True
+
+    def obstacle(self, layer):
+        """Return why this very layer cannot be captured, or `None`."""
+        if not any(variable.trainable for variable in layer._trainable_variables):
+            return "no trainable weights"
+        return None
+
+    def weights(self, layer):
+        """Return all trainable weights of the layer's own, by name."""
+        seen, found = Counter(), []
+        for variable in layer._trainable_variables:
+            if variable.trainable:
+                seen[variable.name] += 1
+                repeated = f"#{seen[variable.name]}" if seen[variable.name] > 1 else ""
+                found.append((variable.name + repeated, variable))
+        return found
+
+    @contextmanager
+    def watched(self, layer, calls):
+        """Return a context in which every call of the layer is appended to `calls`."""
+        call = layer.call
+
+        def listening_call(*args, **kwargs):
+            gate = None
+            if calls:  # what came of an earlier call may be the input of this one
+                gate = Gate()
+                args, kwargs = keras.tree.map_structure(gate, (args, kwargs))
+            outputs = call(*args, **kwargs)
+            if len(list(_float_tensors(outputs))) > 1:
+                # One output may depend on another, or be it: Δ is of what goes out by each alone.
+                outputs = keras.tree.map_structure(_copied, outputs)
+            calls.append(Call((args, kwargs), tuple(_float_tensors(outputs)), gate))
+            return outputs
+
+        with attributes(layer, call=listening_call):
+            yield
+
+    def factors(self, layer, calls, adjoints, backward):
+        """Return A, Δ and the gradients of every weight."""
+        names, variables = zip(*self.weights(layer), strict=True)
+        adjoints = [
+            [tf.zeros_like(y) if d is None else d for y, d in zip(call.outputs, own, strict=True)]
+            for call, own in zip(calls, adjoints, strict=True)
+        ]
+        gradients = _group_gradients(variables, calls, adjoints, backward)
+        inputs = [next(_float_tensors(call.inputs), None) for call in calls]
+        activation = _joined(inputs, backward.n)
+        adjoint = _joined([unscaled(own[0], backward.scale) for own in adjoints], backward.n)
+        first, *others = gradients
+        factors = [Factors(activation, adjoint, group_gradients=first)]
+        factors += [Factors(None, None, group_gradients=gradient) for gradient in others]
+        return dict(zip(names, factors, strict=True))
+
+
+class Gate:
+    """Lets a tensor through as it is, and its gradient only while open."""
+
+    def __init__(self):
+        self._open = True
+
+    def __call__(self, value):
+        """Return a float tensor behind the gate, anything else as it is."""
+        if not _is_float_tensor(value):
+            return value
+
+        @tf.custom_gradient
+        def through(x):
+            return tf.identity(x), lambda dy: dy if self._open else tf.zeros_like(dy)
+
+        return _marked_as(value, through(value))
+
+    @contextmanager
+    def closed(self):
+        """Let no gradient through for a while."""
+        self._open = False
+        try:
+            yield
+        finally:
+            self._open = True
+
+
+def _group_gradients(variables, calls, adjoints, backward):
+    """Return the gradients `[1 + g, …, …]` of some weights through the batch and every group."""
+    outputs = [y for call in calls for y in call.outputs]
+    flat = [d for own in adjoints for d in own]
+    masks = tf.ones([1, backward.n])
+    if backward.mask is not None:
+        masks = tf.concat([masks, tf.cast(tf.transpose(backward.mask), tf.float32)], axis=0)
+
+    def of_one(mask):
+        cotangents = [d * tf.cast(_along_first(mask, d), d.dtype) for d in flat]
+        found = backward.tape.gradient(
+            outputs,
+            [variable.value for variable in variables],
+            output_gradients=cotangents,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        found = [unscaled(tf.convert_to_tensor(gradient), backward.scale) for gradient in found]
+        return [tf.reshape(g, shape) for g, shape in zip(found, shapes, strict=True)]
+
+    shapes = [_matrix_shape(variable.shape) for variable in variables]
+    types = [tf.float32 if backward.scale is not None else v.value.dtype for v in variables]
+
+    def of_all():
+        return tf.map_fn(of_one, masks, fn_output_signature=types)
+
+    def none():
+        n = masks.shape[0] if backward.jit else 0
+        return [tf.zeros([n, *shape], t) for shape, t in zip(shapes, types, strict=True)]
+
+    with _all_closed([call.gate for call in calls if call.gate is not None]):
+        found = tf.cond(backward.due, of_all, none)
+    return [tf.ensure_shape(g, [None, *shape]) for g, shape in zip(found, shapes, strict=True)]
+
+
+@contextmanager
+def _all_closed(gates):
+    if not gates:
+        yield
+        return
+    with gates[0].closed(), _all_closed(gates[1:]):
+        yield
+
+
+def _joined(tensors, n):
+    """Return tensors `[n, …, w]` as one `[n, s, w]`, or `None`: an input need not be numbers."""
+    if any(tensor is None or tensor.shape.rank == 0 for tensor in tensors):
+        return None
+    tensors = [tensor[:, None] if tensor.shape.rank == 1 else tensor for tensor in tensors]
+    if len({tensor.shape[-1] for tensor in tensors}) > 1 or tensors[0].shape[-1] is None:
+        return None
+    return tf.concat([with_positions(tensor, n) for tensor in tensors], axis=1)
+
+
+def _along_first(vector, tensor):
+    return tf.reshape(vector, [-1] + [1] * (tensor.shape.rank - 1))
+
+
+def _matrix_shape(shape):
+    last = shape[-1] if len(shape) else 1
+    return [math.prod(shape[:-1]), last]
+
+
+def _float_tensors(structure):
+    return (leaf for leaf in keras.tree.flatten(structure) if _is_float_tensor(leaf))
+
+
+def _copied(value):
+    return _marked_as(value, tf.identity(value)) if _is_float_tensor(value) else value
+
+
+def _marked_as(value, result):
+    for mark in ("_keras_mask", "_keras_logits"):
+        if hasattr(value, mark):
+            setattr(result, mark, getattr(value, mark))
+    return result
+
+
+def _is_float_tensor(value):
+    return tf.is_tensor(value) and value.dtype.is_floating

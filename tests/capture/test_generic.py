@@ -1,0 +1,215 @@
+"""Any layer with trainable weights, against per-example tapes and NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_spectral as ks
+from tests.oracles.layers import example_gradients
+from tests.oracles.mlp import singular_values
+
+TOLERANCE = 1e-5
+N = 6
+MASK = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0], [0, 1]], bool)
+COLUMNS = {"all": np.ones(N, bool), "0": MASK[:, 0], "1": MASK[:, 1]}
+
+L = keras.layers
+
+
+class Affine(keras.layers.Layer):
+    """A layer of no family: a scalar, a vector and a tensor of weights, none called kernel."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+        self.shift = self.add_weight(shape=(shape[-1],), initializer="zeros", name="shift")
+        self.mix = self.add_weight(shape=(2, shape[-1], 3), name="mix")
+
+    def call(self, x):
+        return self.scale * keras.ops.einsum("nti,kio->nto", x + self.shift, self.mix**2)
+
+
+# layer, shape of one input
+CASES = {
+    "LayerNormalization": (lambda: L.LayerNormalization(), (4, 5)),
+    "GroupNormalization": (lambda: L.GroupNormalization(2), (4, 6)),
+    "PReLU": (lambda: L.PReLU(), (4, 5)),
+    "Conv1D": (lambda: L.Conv1D(3, 2, strides=2, padding="causal"), (7, 4)),
+    "Conv2D": (lambda: L.Conv2D(4, (2, 3), groups=2, activation="relu"), (5, 6, 4)),
+    "Conv3D": (lambda: L.Conv3D(2, 2, padding="same"), (3, 4, 3, 2)),
+    "Conv1DTranspose": (lambda: L.Conv1DTranspose(3, 2, strides=2), (4, 3)),
+    "Conv2DTranspose": (lambda: L.Conv2DTranspose(3, 2), (3, 4, 2)),
+    "Conv3DTranspose": (lambda: L.Conv3DTranspose(2, 2), (2, 3, 2, 2)),
+    "DepthwiseConv1D": (lambda: L.DepthwiseConv1D(2, depth_multiplier=2), (5, 3)),
+    "DepthwiseConv2D": (lambda: L.DepthwiseConv2D(2), (4, 4, 3)),
+    "SeparableConv1D": (lambda: L.SeparableConv1D(3, 2), (5, 4)),
+    "SeparableConv2D": (lambda: L.SeparableConv2D(3, 2), (4, 4, 2)),
+    "SimpleRNN": (lambda: L.SimpleRNN(3, return_sequences=True), (5, 4)),
+    "GRU": (lambda: L.GRU(3), (5, 4)),
+    "GRU, reset before": (lambda: L.GRU(3, reset_after=False, go_backwards=True), (5, 4)),
+    "LSTM": (lambda: L.LSTM(3, return_sequences=True), (5, 4)),
+    "LSTM, unrolled": (lambda: L.LSTM(3, unroll=True), (4, 3)),
+    "Bidirectional": (lambda: L.Bidirectional(L.LSTM(3, return_sequences=True)), (5, 4)),
+    "stacked cells": (lambda: L.RNN([L.GRUCell(3), L.LSTMCell(2)]), (5, 4)),
+    "ConvLSTM1D": (lambda: L.ConvLSTM1D(2, 2), (3, 5, 2)),
+    "TimeDistributed": (lambda: L.TimeDistributed(L.LayerNormalization()), (5, 4)),
+    "a layer of one's own": (lambda: Affine(), (4, 5)),
+}
+
+
+def as_matrix(gradient):
+    return gradient.reshape(-1, gradient.shape[-1] if gradient.ndim else 1)
+
+
+def rows(array):
+    return array.reshape(-1, array.shape[-1])
+
+
+def recorded(model, x, y, **options):
+    model.compile(keras.optimizers.SGD(0.0), "mean_squared_error", **{"spectra": 1, **options})
+    model.fit(x, y, groups=MASK, batch_size=N, shuffle=False, verbose=0)
+    return model.spectral_log
+
+
+def assert_gradients_equal(log, weights, gradients):
+    """Compare with per-example gradients `[n, *shape]` of each weight, in the log's order."""
+    table = log.rows[log.rows["quantity"] == "gradient"]
+    names = table[["layer", "weight"]].drop_duplicates().values.tolist()
+    assert len(names) == len(weights)
+    for (layer, name), of_examples in zip(names, gradients, strict=True):
+        for group, members in COLUMNS.items():
+            part = log.select(layer=layer, weight=name, quantity="gradient", group=group)
+            matrix = as_matrix(of_examples[members].sum(axis=0))
+            wanted = singular_values(matrix, min(matrix.shape))
+            scale = singular_values(as_matrix(of_examples.sum(axis=0)), 1)[0]
+            assert part.sigma.shape == (1, len(wanted)), (layer, name)
+            assert np.abs(part.sigma[0] - wanted).max() <= TOLERANCE * scale, (layer, name, group)
+
+
+def example(name):
+    make, shape = CASES[name]
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(shape)
+    model = ks.SpectralModel(inputs, make()(inputs))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((N, *shape)).astype("f")
+    return model, x, rng.standard_normal(model(x).shape).astype("f")
+
+
+@pytest.mark.parametrize("mode", ["graph", "eager", "xla"])
+@pytest.mark.parametrize("name", CASES)
+def test_group_gradients_of_every_weight_equal_the_oracle(name, mode):
+    model, x, y = example(name)
+    log = recorded(model, x, y, run_eagerly=mode == "eager", jit_compile=mode == "xla")
+    weights = model.trainable_variables
+    gradients = example_gradients(model, x, y, [weight.value for weight in weights])
+    assert_gradients_equal(log, weights, gradients)
+
+
+NOT_THEMSELVES = {
+    "LSTM, unrolled": "the calls of its cell are seen, each with a state among its inputs",
+    "Bidirectional": "the layers within are seen, which have half of its output each",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(NOT_THEMSELVES)))
+def test_activation_and_adjoint_are_those_of_input_and_output(name):
+    model, x, y = example(name)
+    log = recorded(model, x, y)
+    delta = 2 * (np.asarray(model(x), float) - y) / y.size
+    first = log.rows.iloc[0]["layer"]
+    for quantity, array in (("activation", x.astype(float)), ("adjoint", delta)):
+        for group, members in COLUMNS.items():
+            values = log.singular_values(first, quantity, group, 0)
+            wanted = singular_values(rows(array[members]), len(values))
+            assert len(values) == min(rows(array[members]).shape)
+            assert np.abs(values - wanted).max() <= TOLERANCE * wanted[0], (quantity, group)
+
+
+def test_a_layer_called_twice_in_a_row_has_the_gradients_of_both_calls_once():
+    layer, inputs = L.LayerNormalization(), keras.Input((5,))
+    model = ks.SpectralModel(inputs, layer(L.Dense(5, activation="tanh")(layer(inputs))))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.standard_normal(5), rng.standard_normal(5)])
+    x, y = (rng.standard_normal((N, 5)).astype("f") for _ in range(2))
+    log = recorded(model, x, y, spectra=ks.Spectra(layers="layer_normalization*"))
+    gradients = example_gradients(model, x, y, [weight.value for weight in layer.weights])
+    assert_gradients_equal(log, layer.weights, gradients)
+
+
+def test_of_a_layer_that_mixes_examples_the_part_that_leaves_by_the_rows_of_a_group():
+    layer, inputs = L.BatchNormalization(), keras.Input((5,))
+    model = ks.SpectralModel(inputs, layer(inputs))
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((N, 5)).astype("f") for _ in range(2))
+    log = recorded(model, x, y)
+    centred = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + layer.epsilon)
+    delta = 2 * (centred - y) / y.size  # fresh: gamma 1, beta 0
+    assert_gradients_equal(log, layer.trainable_variables, [delta * centred, delta])
+
+
+def test_tokens_have_no_activation_but_a_gradient():
+    inputs = keras.Input((3,), dtype="int32")
+    model = ks.SpectralModel(inputs, L.Embedding(7, 4)(inputs))
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 7, (N, 3)), rng.standard_normal((N, 3, 4)).astype("f")
+    log = recorded(model, x, y)
+    assert list(log.rows["quantity"].unique()) == ["adjoint", "gradient"]
+    delta = 2 * (np.asarray(model(x), float) - y) / y.size
+    of_examples = np.einsum("ntv,ntw->nvw", np.eye(7)[x], delta)
+    assert_gradients_equal(log, model.trainable_variables, [of_examples])
+
+
+def test_only_recorded_steps_pay_for_group_gradients_and_weights_stay_those_of_a_plain_model():
+    def network():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6, 3))
+        x = L.Conv1D(4, 3, activation="relu")(inputs)
+        return inputs, L.Dense(1)(L.LSTM(4)(L.BatchNormalization()(x)))
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 6, 3)).astype("f"), rng.standard_normal((40, 1)).astype("f")
+    weights = []
+    for make, options in ((keras.Model, {}), (ks.SpectralModel, {"spectra": 3})):
+        model = make(*network())
+        model.compile("adam", "mse", **options)
+        extra = {"groups": rng.choice(["a", "b"], 40)} if options else {}
+        model.fit(x, y, batch_size=10, epochs=2, shuffle=False, verbose=0, **extra)
+        weights.append(model.get_weights())
+    assert model.spectral_log.steps == [0, 3, 6]
+    for plain, watched in zip(*weights, strict=True):
+        np.testing.assert_array_equal(plain, watched)
+
+
+def test_mixed_precision_with_a_loss_scale_records_unscaled_gradients():
+    found = []
+    for policy in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6, 3))
+        x = L.LayerNormalization(dtype=policy)(L.Conv1D(4, 3, dtype=policy)(inputs))
+        model = ks.SpectralModel(inputs, L.Flatten(dtype="float32")(x))
+        rng = np.random.default_rng(0)
+        x, y = (rng.standard_normal((N, k, w)).astype("f") for k, w in ((6, 3), (1, 16)))
+        optimizer = keras.optimizers.SGD(0.0)
+        if policy != "float32":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, "mse", spectra=1)
+        model.fit(x, y[:, 0], groups=MASK, batch_size=N, verbose=0)
+        found.append(model.spectral_log.rows["frobenius_norm"].to_numpy())
+    assert len(found[0]) > 20
+    np.testing.assert_allclose(found[1], found[0], rtol=0.02, atol=0.002)
+
+
+def test_a_layer_that_raises_is_left_as_it_was():
+    class Broken(Affine):
+        def call(self, x):
+            raise RuntimeError("broken")
+
+    layer = Broken()
+    model = keras.Sequential([L.Conv1D(5, 1, name="before"), layer])
+    model = ks.SpectralModel.from_model(model)
+    model.compile("sgd", "mse", spectra=1)
+    before = [dict(part.__dict__) for part in (model.wrapped_model.layers[0], layer)]
+    with pytest.raises(RuntimeError, match="broken"):
+        model.fit(np.ones((4, 4, 5), "f"), np.ones((4, 4, 3), "f"), verbose=0)
+    assert all("call" not in part.__dict__ for part in (model.wrapped_model.layers[0], layer))
+    assert all("call" not in part for part in before)
