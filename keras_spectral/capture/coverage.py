@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from keras_spectral.capture.rule import own_variables
 from keras_spectral.capture.sites import sites
 
 BIAS = "a vector: its gradient is the sum of the rows of the layer's adjoint"
@@ -48,7 +49,7 @@ def weights(model):
     return [
         {**_facts(site, variable), **_verdict(site, variable)}
         for site in sites(model)
-        for variable in site.layer._trainable_variables + site.layer._non_trainable_variables
+        for variable in own_variables(site.layer)
     ]
 
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, attributes, unscaled
+from keras_spectral.capture.rule import Call, attributes, own_variables, unscaled
 from keras_spectral.spectra.factors import Factors, with_positions
 
 
@@ -32,14 +32,14 @@ class GenericRule:
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""
-        if not any(variable.trainable for variable in layer._trainable_variables):
+        if not self.weights(layer):
             return "no trainable weights"
         return None
 
     def weights(self, layer):
         """Return all trainable weights of the layer's own, by name."""
         seen, found = Counter(), []
-        for variable in layer._trainable_variables:
+        for variable in own_variables(layer):
             if variable.trainable:
                 seen[variable.name] += 1
                 repeated = f"#{seen[variable.name]}" if seen[variable.name] > 1 else ""

@@ -104,6 +104,17 @@ def attributes(layer, **values):
         layer.__dict__.update(before)
 
 
+def own_variables(layer):
+    """Return the weights of a layer that are of none of the layers within, to which it may refer.
+
+    Args:
+        layer: A built Keras layer.
+    """
+    within = {id(v) for part in layer._flatten_layers(include_self=False) for v in part.variables}
+    everything = layer._trainable_variables + layer._non_trainable_variables
+    return [variable for variable in everything if id(variable) not in within]
+
+
 def unscaled(adjoint, scale):
     """Return an adjoint of the loss itself, in a type that holds it well.
 

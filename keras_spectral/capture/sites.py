@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_spectral.capture.registry import rule_for
+from keras_spectral.capture.rule import own_variables
 from keras_spectral.errors import SettingsError, UnsupportedLayerError
 
 
@@ -49,7 +50,7 @@ def sites(model):
     found = [
         Site(path, layer, *_rule_or_reason(layer), around)
         for path, layer, around in _paths(getattr(model, "wrapped_model", model))
-        if layer._trainable_variables or layer._non_trainable_variables
+        if own_variables(layer)
     ]
     repeated = Counter()
     result = []
@@ -77,10 +78,14 @@ def watched_sites(model, settings):
     everywhere = sites(model)
     _require_known_layers(everywhere, settings)
     selected = [site for site in everywhere if settings.selects(site.path, site.layer)]
-    missed = [site for site in selected if site.rule is None and site.layer.trainable_weights]
+    missed = [site for site in selected if site.rule is None and _has_own_trainable(site.layer)]
     if missed:
         _report_missed(missed, settings.strict)
     return [site for site in selected if site.rule is not None]
+
+
+def _has_own_trainable(layer):
+    return any(variable.trainable for variable in own_variables(layer))
 
 
 def _rule_or_reason(layer):

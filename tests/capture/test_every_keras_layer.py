@@ -1,0 +1,153 @@
+"""Every public layer of Keras is captured, or somebody has decided why not."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import keras_spectral as ks
+from tests.oracles.mlp import singular_values
+
+L = keras.layers
+N = 6
+TOLERANCE = 1e-4
+"""Of σ₁: the oracle is the difference of float32 weights before and after a step."""
+
+
+def matrix_of(path, weight):
+    """Return a weight as the matrix whose spectrum is recorded."""
+    if path.split("/")[-2] in ("query", "key", "value"):
+        return weight.reshape(len(weight), -1)
+    return weight.reshape(-1, weight.shape[-1] if weight.ndim else 1)
+
+
+def attention(layer):
+    return lambda x: layer(x, x)
+
+
+def states(cell, count=1):
+    return lambda x: cell(x, [keras.ops.zeros_like(x[:, :3])] * count)[0]
+
+
+# How to call each layer that has trainable weights, and on which input.
+TRAINABLE = {
+    "AdditiveAttention": (lambda: lambda x: L.AdditiveAttention()([x, x]), (5, 4)),
+    "Attention": (lambda: lambda x: L.Attention(use_scale=True)([x, x]), (5, 4)),
+    "BatchNormalization": (lambda: L.BatchNormalization(), (4,)),
+    "Bidirectional": (lambda: L.Bidirectional(L.GRU(3)), (5, 4)),
+    "Conv1D": (lambda: L.Conv1D(3, 2), (5, 4)),
+    "Conv1DTranspose": (lambda: L.Conv1DTranspose(3, 2), (5, 4)),
+    "Conv2D": (lambda: L.Conv2D(3, 2), (5, 4, 2)),
+    "Conv2DTranspose": (lambda: L.Conv2DTranspose(3, 2), (5, 4, 2)),
+    "Conv3D": (lambda: L.Conv3D(3, 2), (3, 4, 3, 2)),
+    "Conv3DTranspose": (lambda: L.Conv3DTranspose(3, 2), (3, 4, 3, 2)),
+    "ConvLSTM1D": (lambda: L.ConvLSTM1D(2, 2), (3, 5, 2)),
+    "ConvLSTM2D": (lambda: L.ConvLSTM2D(2, 2), (3, 5, 4, 2)),
+    "ConvLSTM3D": (lambda: L.ConvLSTM3D(2, 2), (2, 3, 4, 3, 2)),
+    "Dense": (lambda: L.Dense(3), (4,)),
+    "DepthwiseConv1D": (lambda: L.DepthwiseConv1D(2), (5, 4)),
+    "DepthwiseConv2D": (lambda: L.DepthwiseConv2D(2), (5, 4, 2)),
+    "EinsumDense": (lambda: L.EinsumDense("abc,cd->abd", (None, 3)), (5, 4)),
+    "Embedding": (lambda: lambda x: L.Embedding(7, 3)(keras.ops.cast(x > 0, "int32")), (5,)),
+    "GRU": (lambda: L.GRU(3), (5, 4)),
+    "GRUCell": (lambda: states(L.GRUCell(3)), (4,)),
+    "GroupNormalization": (lambda: L.GroupNormalization(2), (5, 4)),
+    "GroupedQueryAttention": (lambda: attention(L.GroupQueryAttention(3, 4, 2)), (5, 4)),
+    "LSTM": (lambda: L.LSTM(3), (5, 4)),
+    "LSTMCell": (lambda: states(L.LSTMCell(3), 2), (4,)),
+    "LayerNormalization": (lambda: L.LayerNormalization(), (5, 4)),
+    "MultiHeadAttention": (lambda: attention(L.MultiHeadAttention(2, 3)), (5, 4)),
+    "PReLU": (lambda: L.PReLU(), (4,)),
+    "RMSNormalization": (lambda: L.RMSNormalization(), (5, 4)),
+    "RNN": (lambda: L.RNN(L.SimpleRNNCell(3)), (5, 4)),
+    "ReversibleEmbedding": (
+        lambda: lambda x: L.ReversibleEmbedding(7, 3)(keras.ops.cast(x > 0, "int32")),
+        (5,),
+    ),
+    "SeparableConv1D": (lambda: L.SeparableConv1D(3, 2), (5, 4)),
+    "SeparableConv2D": (lambda: L.SeparableConv2D(3, 2), (5, 4, 2)),
+    "SimpleRNN": (lambda: L.SimpleRNN(3), (5, 4)),
+    "SimpleRNNCell": (lambda: states(L.SimpleRNNCell(3)), (4,)),
+    "SpectralNormalization": (lambda: L.SpectralNormalization(L.Dense(3)), (4,)),
+    "StackedRNNCells": (lambda: L.RNN(L.StackedRNNCells([L.GRUCell(3)])), (5, 4)),
+    "TimeDistributed": (lambda: L.TimeDistributed(L.Dense(3)), (5, 4)),
+}
+
+FOREIGN = {
+    "FlaxLayer": "runs on JAX only",
+    "JaxLayer": "runs on JAX, or by jax2tf, whose functions show no layer within",
+    "TFSMLayer": "a SavedModel for inference: its weights are not trained",
+    "TorchModuleWrapper": "runs on torch only",
+}
+
+RANDOM = """Brightness ColorDegeneration ColorJitter Contrast Crop ElasticTransform Erasing Flip
+GaussianBlur Grayscale Hue Invert Perspective Posterization Rotation Saturation Sharpness Shear
+Translation Zoom"""
+
+POOLING = ("Max", "Average", "GlobalMax", "GlobalAverage", "AdaptiveMax", "AdaptiveAverage")
+
+OTHERS = """Activation ActivityRegularization Add AlphaDropout AugMix AutoContrast Average
+CategoryEncoding CenterCrop Concatenate ContrastLimitedAdaptiveHistogramEqualization Cropping1D
+Cropping2D Cropping3D CutMix Discretization Dot Dropout ELU Equalization Flatten GaussianDropout
+GaussianNoise HashedCrossing Hashing Identity InputLayer IntegerLookup Lambda Layer LeakyReLU
+Masking MaxNumBoundingBoxes Maximum MelSpectrogram Minimum MixUp Multiply Normalization Permute
+Pipeline RandAugment ReLU RepeatVector Rescaling Reshape Resizing STFTSpectrogram Softmax
+Solarization SpatialDropout1D SpatialDropout2D SpatialDropout3D StringLookup Subtract
+TextVectorization UnitNormalization UpSampling1D UpSampling2D UpSampling3D Wrapper ZeroPadding1D
+ZeroPadding2D ZeroPadding3D"""
+
+WITHOUT_TRAINABLE_WEIGHTS = {
+    *OTHERS.split(),
+    *(f"{kind}Pooling{d}D" for kind in POOLING for d in (1, 2, 3)),
+    *(f"Random{what}" for what in RANDOM.split()),
+}
+
+
+def test_somebody_has_decided_about_every_public_layer():
+    public = {
+        member.__name__
+        for _, member in inspect.getmembers(L, inspect.isclass)
+        if issubclass(member, L.Layer)
+    }
+    assert public == {*TRAINABLE, *FOREIGN, *WITHOUT_TRAINABLE_WEIGHTS}
+
+
+@pytest.mark.parametrize("name", sorted(set(TRAINABLE) - {"SpectralNormalization"}))
+def test_every_weight_is_recorded_with_the_gradient_that_moves_it(name):
+    make, shape = TRAINABLE[name]
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape)
+    model = ks.SpectralModel(inputs, make()(inputs))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((N, *shape)).astype("f")
+    y = 9 * rng.standard_normal(model(x).shape).astype("f")
+    model.compile(keras.optimizers.SGD(1.0), "mse", spectra=ks.Spectra(strict=True))
+    before = {weight.path: weight.numpy() for weight in model.trainable_variables}
+    model.fit(x, y, groups=np.arange(N) % 2, batch_size=N, verbose=0)
+    rows = model.spectral_log.rows
+    last = model.spectral_log.select(step=rows["step"].max(), quantity="gradient", group="all")
+    moved = {w.path: before[w.path] - w.numpy() for w in model.trainable_variables}
+    names = (last.rows["layer"] + "/" + last.rows["weight"]).tolist()
+    unrecorded = set(moved) - set(names)
+    assert all(path.endswith("/bias") for path in unrecorded), unrecorded
+    for path, sigma in zip(names, last.sigma, strict=True):
+        values = sigma[~np.isnan(sigma)]
+        wanted = singular_values(matrix_of(path, moved[path].astype(float)), len(values))
+        assert np.abs(values - wanted).max() <= TOLERANCE * max(wanted[0], 1e-3), path
+
+
+def test_of_a_layer_whose_wrapper_sets_its_kernel_the_gradient_is_that_of_the_kernel_used():
+    inputs = keras.Input((4,))
+    model = ks.SpectralModel(inputs, TRAINABLE["SpectralNormalization"][0]()(inputs))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((N, 4)).astype("f"), rng.standard_normal((N, 3)).astype("f")
+    model.compile(keras.optimizers.SGD(0.0), "mse", spectra=ks.Spectra(strict=True))
+    model.fit(x, y, batch_size=N, verbose=0)
+    kernel, bias = (np.asarray(v.value, float) for v in model.trainable_variables)
+    wanted = singular_values(x.T @ (2 * (x @ kernel + bias - y) / y.size), 3)
+    values = model.spectral_log.singular_values(
+        "spectral_normalization/dense", "gradient", "all", 0
+    )
+    assert np.abs(values - wanted).max() <= TOLERANCE * wanted[0]
+    assert set(model.spectral_log.rows["weight"]) == {"kernel"}
