@@ -52,10 +52,8 @@ class GenericRule:
         call = layer.call
 
         def listening_call(*args, **kwargs):
-            gate = None
-            if calls:  # what came of an earlier call may be the input of this one
-                gate = Gate()
-                args, kwargs = keras.tree.map_structure(gate, (args, kwargs))
+            gate = Gate()
+            args, kwargs = keras.tree.map_structure(gate, (args, kwargs))
             outputs = call(*args, **kwargs)
             if len(list(_float_tensors(outputs))) > 1:
                 # One output may depend on another, or be it: Δ is of what goes out by each alone.
@@ -84,7 +82,11 @@ class GenericRule:
 
 
 class Gate:
-    """Lets a tensor through as it is, and its gradient only while open."""
+    """Lets a tensor through as it is, and its gradient only while open.
+
+    Closed, it keeps differentiation inside the layer: what came of an earlier call of the layer may
+    be the input of this one, and all that lies before it would be differentiated in vain.
+    """
 
     def __init__(self):
         self._open = True
@@ -96,7 +98,7 @@ class Gate:
 
         @tf.custom_gradient
         def through(x):
-            return tf.identity(x), lambda dy: dy if self._open else tf.zeros_like(dy)
+            return tf.identity(x), lambda dy: dy if self._open else None
 
         return _marked_as(value, through(value))
 
@@ -139,7 +141,7 @@ def _group_gradients(variables, calls, adjoints, backward):
         n = masks.shape[0] if backward.jit else 0
         return [tf.zeros([n, *shape], t) for shape, t in zip(shapes, types, strict=True)]
 
-    with _all_closed([call.gate for call in calls if call.gate is not None]):
+    with _all_closed([call.gate for call in calls]):
         found = tf.cond(backward.due, of_all, none)
     return [tf.ensure_shape(g, [None, *shape]) for g, shape in zip(found, shapes, strict=True)]
 

@@ -21,7 +21,7 @@ class Call:
         inputs: What the layer received (after casting to its compute type).
         outputs: Tuple of tensors with respect to which the loss is differentiated: `Z`, to which
             the activation function is applied, or all that the layer returned.
-        gate: `Gate` of what the layer received, or `None`.
+        gate: What keeps differentiation inside the layer, or `None`.
     """
 
     inputs: Any
