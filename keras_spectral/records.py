@@ -8,6 +8,7 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_spectral.log import SpectralLog
+from keras_spectral.spectra.factors import FACTORS
 from keras_spectral.spectra.groups import ALL
 from keras_spectral.spectra.keeping import kept_by
 from keras_spectral.spectra.summaries import SUMMARIES, SpectrumTable
@@ -27,7 +28,7 @@ def encoded(layout, step, epoch, n, factors, mask):
     Returns:
         List of tensors.
     """
-    positions = [f.positions(name) for f in factors for name in ("activation", "adjoint")]
+    positions = [f.positions(name) for f in factors for name in FACTORS]
     head = tf.stack([tf.cast(value, tf.int64) for value in (step, epoch, *positions)])
     members = tf.zeros(tf.stack([n, 0]), tf.uint8) if mask is None else tf.cast(mask, tf.uint8)
     return [head, members, *kept_by(layout.stacks, factors, mask)]

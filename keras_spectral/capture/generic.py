@@ -14,13 +14,12 @@ norm. A and Δ belong to the layer and are recorded once, with its first weight.
 """
 
 import math
-from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, attributes, own_variables, unscaled
+from keras_spectral.capture.rule import Call, attributes, numbered, own_variables, unscaled
 from keras_spectral.spectra.factors import Factors, with_positions
 
 
@@ -38,13 +37,8 @@ class GenericRule:
 
     def weights(self, layer):
         """Return all trainable weights of the layer's own, by name."""
-        seen, found = Counter(), []
-        for variable in own_variables(layer):
-            if variable.trainable:
-                seen[variable.name] += 1
-                repeated = f"#{seen[variable.name]}" if seen[variable.name] > 1 else ""
-                found.append((variable.name + repeated, variable))
-        return found
+        own = [variable for variable in own_variables(layer) if variable.trainable]
+        return list(zip(numbered(variable.name for variable in own), own, strict=True))
 
     @contextmanager
     def watched(self, layer, calls):
@@ -141,18 +135,11 @@ def _group_gradients(variables, calls, adjoints, backward):
         n = masks.shape[0] if backward.jit else 0
         return [tf.zeros([n, *shape], t) for shape, t in zip(shapes, types, strict=True)]
 
-    with _all_closed([call.gate for call in calls]):
+    with ExitStack() as stack:
+        for call in calls:
+            stack.enter_context(call.gate.closed())
         found = tf.cond(backward.due, of_all, none)
     return [tf.ensure_shape(g, [None, *shape]) for g, shape in zip(found, shapes, strict=True)]
-
-
-@contextmanager
-def _all_closed(gates):
-    if not gates:
-        yield
-        return
-    with gates[0].closed(), _all_closed(gates[1:]):
-        yield
 
 
 def _joined(tensors, n):

@@ -3,6 +3,7 @@
 Letters: `n` example, `s` shared position, `i` input feature, `o` output feature.
 """
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -115,6 +116,19 @@ def own_variables(layer):
     return [variable for variable in everything if id(variable) not in within]
 
 
+def numbered(names):
+    """Return names made unique: the second of a kind ends in `#2`.
+
+    Args:
+        names: Sequence of texts.
+    """
+    seen, result = Counter(), []
+    for name in names:
+        seen[name] += 1
+        result.append(f"{name}#{seen[name]}" if seen[name] > 1 else name)
+    return result
+
+
 def unscaled(adjoint, scale):
     """Return an adjoint of the loss itself, in a type that holds it well.
 
@@ -170,32 +184,28 @@ class ActivatedKernelRule:
             )
         return {"kernel": joined_calls(found)}
 
+    @contextmanager
     def watched(self, layer, calls):
         """Return a context in which every call of the layer is appended to `calls`."""
-        return _watched_activation(layer, calls)
+        call, activation = layer.call, layer.activation
+        received = []
+
+        def listening_activation(z):
+            received.append(z)
+            return z if activation is None else activation(z)
+
+        def listening_call(inputs, *args, **kwargs):
+            received.clear()
+            outputs = call(inputs, *args, **kwargs)
+            calls.append(Call(inputs, (received[0],)))
+            return outputs
+
+        with attributes(layer, call=listening_call, activation=listening_activation):
+            yield
 
     def pre_activation(self, layer, inputs):
         """Return `Z` computed afresh by Keras' own code."""
         calls = []
-        with _watched_activation(layer, calls):
+        with self.watched(layer, calls):
             layer.call(inputs)  # not `layer(inputs)`, which would add activity losses again
         return calls[0].outputs[0]
-
-
-@contextmanager
-def _watched_activation(layer, calls):
-    call, activation = layer.call, layer.activation
-    received = []
-
-    def listening_activation(z):
-        received.append(z)
-        return z if activation is None else activation(z)
-
-    def listening_call(inputs, *args, **kwargs):
-        received.clear()
-        outputs = call(inputs, *args, **kwargs)
-        calls.append(Call(inputs, (received[0],)))
-        return outputs
-
-    with attributes(layer, call=listening_call, activation=listening_activation):
-        yield

@@ -2,12 +2,11 @@
 
 import dataclasses
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from keras_spectral.capture.registry import rule_for
-from keras_spectral.capture.rule import own_variables
+from keras_spectral.capture.rule import numbered, own_variables
 from keras_spectral.errors import SettingsError, UnsupportedLayerError
 
 
@@ -52,13 +51,8 @@ def sites(model):
         for path, layer, around in _paths(getattr(model, "wrapped_model", model))
         if own_variables(layer)
     ]
-    repeated = Counter()
-    result = []
-    for site in found:
-        repeated[site.path] += 1
-        suffix = f"#{repeated[site.path]}" if repeated[site.path] > 1 else ""
-        result.append(dataclasses.replace(site, path=site.path + suffix))
-    return result
+    paths = numbered(site.path for site in found)
+    return [dataclasses.replace(site, path=path) for site, path in zip(found, paths, strict=True)]
 
 
 def watched_sites(model, settings):

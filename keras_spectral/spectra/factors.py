@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-QUANTITIES = ("activation", "adjoint", "gradient")
+from keras_spectral.settings import QUANTITIES
+
+FACTORS = ("activation", "adjoint")
 
 
 class Factors(NamedTuple):

@@ -13,13 +13,14 @@ class Weight(NamedTuple):
         name: Its name in the layer.
         widths: Dictionary items `(quantity, features)` of what is recorded of it: the largest
             number of singular values that the features allow.
-        is_product: Whether its gradient is `AᵀΔ`, so that its rank is at most the number of rows.
+        bounded_by_rows: Whether its gradient is a sum over rows of rank one, so that its rank is at
+            most their number.
     """
 
     path: str
     name: str
     widths: tuple
-    is_product: bool
+    bounded_by_rows: bool
 
 
 class Layout(NamedTuple):
@@ -65,6 +66,6 @@ class Layout(NamedTuple):
         """
         widths = np.array([width for weight in self.weights for _, width in weight.widths])
         bounds = np.broadcast_to(widths[:, None], n_rows.shape)
-        by_rows = [q != "gradient" or self.weights[j].is_product for j, q in self.series]
+        by_rows = [q != "gradient" or self.weights[j].bounded_by_rows for j, q in self.series]
         bounds = np.where(np.array(by_rows)[:, None], np.minimum(n_rows, bounds), bounds)
         return np.minimum(bounds, self.top_k or bounds.max()), bounds

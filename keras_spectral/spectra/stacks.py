@@ -11,15 +11,13 @@ import tensorflow as tf
 
 from keras_spectral.spectra.costs import is_thin, prefers_rows, prefers_rows_for_gradient
 from keras_spectral.spectra.device_svd import DeviceSvd
-from keras_spectral.spectra.factors import QUANTITIES
+from keras_spectral.spectra.factors import FACTORS
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.layout import Layout, Weight
 from keras_spectral.spectra.row_grams import RowGrams
 
-FACTORS = ("activation", "adjoint")
 
-
-def layout_for(factors, quantities=QUANTITIES, top_k=None, method="auto", sizes=(32,)):
+def layout_for(factors, quantities, top_k, method, sizes):
     """Return what is recorded of some weights.
 
     Args:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import keras_spectral as ks
+from tests.capture.examples import N, example
 from tests.oracles.mlp import singular_values
 
 L = keras.layers
-N = 6
 TOLERANCE = 1e-4
 """Of σ₁: the oracle is the difference of float32 weights before and after a step."""
 
@@ -115,13 +115,8 @@ def test_somebody_has_decided_about_every_public_layer():
 
 @pytest.mark.parametrize("name", sorted(set(TRAINABLE) - {"SpectralNormalization"}))
 def test_every_weight_is_recorded_with_the_gradient_that_moves_it(name):
-    make, shape = TRAINABLE[name]
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input(shape)
-    model = ks.SpectralModel(inputs, make()(inputs))
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((N, *shape)).astype("f")
-    y = 9 * rng.standard_normal(model(x).shape).astype("f")
+    model, x, y = example(*TRAINABLE[name])
+    y *= 9  # gradients that float32 differences of weights can show
     model.compile(keras.optimizers.SGD(1.0), "mse", spectra=ks.Spectra(strict=True))
     before = {weight.path: weight.numpy() for weight in model.trainable_variables}
     model.fit(x, y, groups=np.arange(N) % 2, batch_size=N, verbose=0)
@@ -138,10 +133,7 @@ def test_every_weight_is_recorded_with_the_gradient_that_moves_it(name):
 
 
 def test_of_a_layer_whose_wrapper_sets_its_kernel_the_gradient_is_that_of_the_kernel_used():
-    inputs = keras.Input((4,))
-    model = ks.SpectralModel(inputs, TRAINABLE["SpectralNormalization"][0]()(inputs))
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((N, 4)).astype("f"), rng.standard_normal((N, 3)).astype("f")
+    model, x, y = example(*TRAINABLE["SpectralNormalization"])
     model.compile(keras.optimizers.SGD(0.0), "mse", spectra=ks.Spectra(strict=True))
     model.fit(x, y, batch_size=N, verbose=0)
     kernel, bias = (np.asarray(v.value, float) for v in model.trainable_variables)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import keras_spectral as ks
+from tests.capture.examples import N, example
 from tests.oracles.layers import example_gradients
 from tests.oracles.mlp import singular_values
 
 TOLERANCE = 1e-5
-N = 6
 MASK = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0], [0, 1]], bool)
 COLUMNS = {"all": np.ones(N, bool), "0": MASK[:, 0], "1": MASK[:, 1]}
 
@@ -85,20 +85,10 @@ def assert_gradients_equal(log, weights, gradients):
             assert np.abs(part.sigma[0] - wanted).max() <= TOLERANCE * scale, (layer, name, group)
 
 
-def example(name):
-    make, shape = CASES[name]
-    keras.utils.set_random_seed(1)
-    inputs = keras.Input(shape)
-    model = ks.SpectralModel(inputs, make()(inputs))
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((N, *shape)).astype("f")
-    return model, x, rng.standard_normal(model(x).shape).astype("f")
-
-
 @pytest.mark.parametrize("mode", ["graph", "eager", "xla"])
 @pytest.mark.parametrize("name", CASES)
 def test_group_gradients_of_every_weight_equal_the_oracle(name, mode):
-    model, x, y = example(name)
+    model, x, y = example(*CASES[name])
     log = recorded(model, x, y, run_eagerly=mode == "eager", jit_compile=mode == "xla")
     weights = model.trainable_variables
     gradients = example_gradients(model, x, y, [weight.value for weight in weights])
@@ -113,7 +103,7 @@ NOT_THEMSELVES = {
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - set(NOT_THEMSELVES)))
 def test_activation_and_adjoint_are_those_of_input_and_output(name):
-    model, x, y = example(name)
+    model, x, y = example(*CASES[name])
     log = recorded(model, x, y)
     delta = 2 * (np.asarray(model(x), float) - y) / y.size
     first = log.rows.iloc[0]["layer"]
