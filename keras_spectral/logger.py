@@ -110,19 +110,17 @@ class SpectralLogger:
         """Return whether the schedule wants the present step: a scalar boolean tensor."""
         return tf.reduce_any(self.settings.every(self.step, self._epoch, self._batch))
 
-    def update_state(self, factors, mask, n, due):
+    def update_state(self, find, mask, n, due):
         """Record one step, if the schedule says so. Runs inside the graph.
 
         Args:
-            factors: Dictionary `(layer path, weight name) -> Factors`, in the order of the model.
+            find: Function that returns a dictionary `(layer path, weight name) -> Factors`, in the
+                order of the model; what it does is done in recorded steps only.
             mask: 0/1 tensor `[n, g]`, which example is in which group, or `None`.
             n: Scalar integer tensor, the number of examples.
             due: What `due()` returned in this step.
         """
-        wanted = set(self.settings.quantities)
-        factors = {name: factor for name, factor in factors.items() if wanted & {*factor.recorded}}
-        if factors:
-            tf.cond(due, lambda: self._write(factors, mask, n), lambda: None)
+        tf.cond(due, lambda: self._write(find(), mask, n), lambda: None)
         self.step.assign_add(1)
         self._batch.assign_add(1)
 
@@ -178,6 +176,10 @@ class SpectralLogger:
 
     def _write(self, factors, mask, n):
         settings = self.settings
+        wanted = set(settings.quantities)
+        factors = {name: factor for name, factor in factors.items() if wanted & {*factor.recorded}}
+        if not factors:
+            return
         layout = layout_for(
             factors, settings.quantities, settings.top_k, settings.method, self._sizes
         )

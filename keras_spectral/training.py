@@ -37,7 +37,7 @@ class SpectralTraining:
     spectral_logger: Any = None
     evaluation_log = None
     _sites = None
-    _update_function: Any = None
+    _jitted_update: Any = None
 
     def compile(self, *args, spectra=1, **kwargs):
         """Configure the model for training as `keras.Model.compile` does, and what to record.
@@ -155,18 +155,24 @@ class SpectralTraining:
         x, mask = ungrouped(x)
         if self._sites is None:
             self._sites = self._trainable_sites(x, y, sample_weight)
-        due = self.spectral_logger.due()
-        logs, factors = self._update_function(x, y, sample_weight, mask, due)
-        names = [(site.path, name) for site in self._sites for name, _ in site.weights]
-        ordered = {name: factors[name] for name in names if name in factors}
-        self.spectral_logger.update_state(ordered, mask, n_examples(x), due)
-        return logs
+        due, n = self.spectral_logger.due(), n_examples(x)
+        if self.jit_compile:  # spectra stay outside of XLA
+            logs, factors = self._jitted_update(x, y, sample_weight, mask, due)
+            names = [(site.path, name) for site in self._sites for name, _ in site.weights]
+            ordered = {name: factors[name] for name in names if name in factors}
+            self.spectral_logger.update_state(lambda: ordered, mask, n, due)
+            return logs
 
-    def _update(self, x, y, sample_weight, mask, due):
+        def record(find):
+            self.spectral_logger.update_state(find, mask, n, due)
+
+        return self._update(x, y, sample_weight, mask, due, record)[0]
+
+    def _update(self, x, y, sample_weight, mask, due, record=lambda find: find()):
         watched = WatchedForward(self._sites)
         # Forward pass
         with tf.GradientTape(persistent=watched.needs_tape) as tape:
-            with watched():
+            with watched(tape.watch):
                 y_pred = self._forward(x)
                 loss = self._compute_loss(
                     x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
@@ -179,18 +185,17 @@ class SpectralTraining:
         # One backward pass for weight gradients and adjoints
         weights = self.trainable_weights
         gradients = tape.gradient(loss, weights + watched.outputs)
-        factors = watched.factors(
-            gradients[len(weights) :],
-            Backward(
-                n_examples(x),
-                mask,
-                due,
-                tape=tape,
-                scale=None if scale is unscaled else scale,
-                example_gradients=self.spectral_logger.settings.gradients == "per_example",
-                jit=bool(self.jit_compile),
-            ),
+        backward = Backward(
+            n_examples(x),
+            mask,
+            due,
+            tape=tape,
+            scale=None if scale is unscaled else scale,
+            example_gradients=self.spectral_logger.settings.gradients == "per_example",
+            jit=bool(self.jit_compile),
         )
+        # Before the update: a family may look at its weights again.
+        factors = record(lambda: watched.factors(gradients[len(weights) :], backward))
 
         # Update weights
         if weights:
@@ -227,11 +232,8 @@ class SpectralTraining:
             return super().make_train_function(force)
         jit = self.jit_compile
         self._sites = None
-        self._update_function = (
-            tf.function(self._update, jit_compile=True, reduce_retracing=True)
-            if jit
-            else self._update
-        )
+        if jit:
+            self._jitted_update = tf.function(self._update, jit_compile=True, reduce_retracing=True)
         self.jit_compile = False
         try:
             super().make_train_function(force=True)

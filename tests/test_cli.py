@@ -283,7 +283,7 @@ class TestRun:
 
     @pytest.mark.slow
     def test_stopped_by_a_signal_keeps_finished_folds(self, tmp_path, tables):
-        command = run_command(tables, tmp_path / "run", *QUICK, "--epochs", 40)
+        command = run_command(tables, tmp_path / "run", *QUICK, "--epochs", 400)
         process = subprocess.Popen(
             [sys.executable, "-m", "keras_spectral.cli", *map(str, command)],
             stderr=subprocess.PIPE,

@@ -52,7 +52,7 @@ def aligned_sites(sites, forward, x):
 
 def _outwards(site):
     """Return a site with the same weights, watched one layer further out, or `None`."""
-    inside = site.around.index(site.watched) + 1 if site.watched else 0
+    inside = 0 if site.watched is site.layer else site.around.index(site.watched) + 1
     if inside == len(site.around):
         return None
     return dataclasses.replace(site, rule=ANY_LAYER, watched=site.around[inside])

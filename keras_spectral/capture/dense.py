@@ -6,22 +6,14 @@ A is the input `[n, …, i]` and Δ is `∂L/∂Z [n, …, o]`, all axes between
 
 import keras
 
-from keras_spectral.capture.rule import ActivatedKernelRule
+from keras_spectral.capture.rule import ProductRule
 
 
-class DenseRule(ActivatedKernelRule):
+class DenseRule(ProductRule):
     """Captures `keras.layers.Dense`, with any activation and any number of input axes."""
 
-    layer_type = keras.layers.Dense
+    layer_types = (keras.layers.Dense,)
 
-    def activation(self, layer, inputs):
-        """Return `A`, which is the input itself."""
-        return inputs
-
-    def adjoint(self, layer, delta):
-        """Return `Δ`, which is `∂L/∂Z` itself."""
-        return delta
-
-    def matrices(self, layer, gradients):
-        """Return gradients of the kernel, which are matrices already."""
-        return gradients
+    def normal_form(self, layer, inputs, delta):
+        """Return the input itself, and `∂L/∂Z` itself."""
+        return {"kernel": (inputs, delta)}

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import ActivatedKernelRule
+from keras_spectral.capture.rule import ProductRule
 
 
-class EinsumDenseRule(ActivatedKernelRule):
+class EinsumDenseRule(ProductRule):
     """Captures `keras.layers.EinsumDense` where its equation is a matrix product."""
 
-    layer_type = keras.layers.EinsumDense
+    layer_types = (keras.layers.EinsumDense,)
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""
@@ -38,19 +38,16 @@ class EinsumDenseRule(ActivatedKernelRule):
             why = "does not lead with the example in its input and its output"
         return f"the equation {layer.equation!r} {why}" if why else super().obstacle(layer)
 
-    def activation(self, layer, inputs):
-        """Return `A [n, …, i]`."""
-        named = _axes(layer.equation).x
-        axes = _axes(layer.equation, inputs.shape.rank - len(named))
-        return _merged(tf.einsum(f"{axes.x}->{axes.shared}{axes.i}", inputs), len(axes.i))
+    def normal_form(self, layer, inputs, delta):
+        """Return `A [n, …, i]` and `Δ [n, …, o]`."""
+        named = _axes(layer.equation)
+        of_x = _axes(layer.equation, inputs.shape.rank - len(named.x))
+        of_z = _axes(layer.equation, delta.shape.rank - len(named.z))
+        a = tf.einsum(f"{of_x.x}->{of_x.shared}{of_x.i}", inputs)
+        d = tf.einsum(f"{of_z.z}->{of_z.shared}{of_z.o}", delta)
+        return {"kernel": (_merged(a, len(of_x.i)), _merged(d, len(of_z.o)))}
 
-    def adjoint(self, layer, delta):
-        """Return `Δ [n, …, o]`."""
-        named = _axes(layer.equation).z
-        axes = _axes(layer.equation, delta.shape.rank - len(named))
-        return _merged(tf.einsum(f"{axes.z}->{axes.shared}{axes.o}", delta), len(axes.o))
-
-    def matrices(self, layer, gradients):
+    def matrices(self, layer, name, gradients):
         """Return gradients of the kernel as matrices `[n, i, o]`."""
         axes = _axes(layer.equation)
         order = [1 + axes.w.index(letter) for letter in axes.i + axes.o]

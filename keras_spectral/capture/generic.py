@@ -26,7 +26,7 @@ from keras_spectral.spectra.factors import Factors, with_positions
 class GenericRule:
     """Captures every layer whose calls can be seen and whose output leads with the example."""
 
-    layer_type = keras.layers.Layer
+    layer_types = (keras.layers.Layer,)
     needs_tape = True
 
     def obstacle(self, layer):
@@ -40,8 +40,12 @@ class GenericRule:
         own = [variable for variable in own_variables(layer) if variable.trainable]
         return list(zip(numbered(variable.name for variable in own), own, strict=True))
 
+    def host(self, layer, around):
+        """Return the layer itself, whose calls are watched."""
+        return layer
+
     @contextmanager
-    def watched(self, layer, calls):
+    def watched(self, layer, calls, watch=None):
         """Return a context in which every call of the layer is appended to `calls`."""
         call = layer.call
 
@@ -132,13 +136,15 @@ def _group_gradients(variables, calls, adjoints, backward):
         return tf.map_fn(of_one, masks, fn_output_signature=types)
 
     def none():
-        n = masks.shape[0] if backward.jit else 0
-        return [tf.zeros([n, *shape], t) for shape, t in zip(shapes, types, strict=True)]
+        return [
+            tf.zeros([masks.shape[0], *shape], t) for shape, t in zip(shapes, types, strict=True)
+        ]
 
     with ExitStack() as stack:
         for call in calls:
             stack.enter_context(call.gate.closed())
-        found = tf.cond(backward.due, of_all, none)
+        # Outside of XLA all this runs in recorded steps only.
+        found = tf.cond(backward.due, of_all, none) if backward.jit else of_all()
     return [tf.ensure_shape(g, [None, *shape]) for g, shape in zip(found, shapes, strict=True)]
 
 

@@ -14,19 +14,20 @@ def example_gradients_of(rule, layer, call, adjoint, n):
     formula of the layer is used.
 
     Args:
-        rule: `ActivatedKernelRule` of the layer.
+        rule: `ProductRule` of the layer.
         layer: The layer.
         call: `Call` of the layer.
         adjoint: Tensor `[n, …, o]`, `∂L/∂Z`.
         n: Scalar tensor, the number of examples.
 
     Returns:
-        Tensor `[n, i, o]`, whose sum over `n` is the gradient of the weight.
+        `{weight name: tensor [n, i, o]}`, whose sums over `n` are the gradients of the weights.
     """
-    weight = layer.kernel.value
+    weights = {name: variable.value for name, variable in rule.weights(layer)}
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weight)
+        tape.watch(list(weights.values()))
         z = rule.pre_activation(layer, tf.stop_gradient(call.inputs))
         product = tf.cast(z, adjoint.dtype) * tf.stop_gradient(adjoint)
         per_example = tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
-    return rule.matrices(layer, tape.jacobian(per_example, weight))
+    found = tape.jacobian(per_example, weights)
+    return {name: rule.matrices(layer, name, found[name]) for name in weights}

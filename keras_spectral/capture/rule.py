@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from keras_spectral.capture.per_example import example_gradients_of
-from keras_spectral.spectra.factors import Factors, joined_calls, with_positions
+from keras_spectral.spectra.factors import Factors, in_rows, joined_calls
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Backward(NamedTuple):
     Attributes:
         n: Scalar tensor, the number of examples.
         mask: 0/1 tensor `[n, g]`, or `None`.
-        due: Scalar boolean tensor: whether this step is recorded.
+        due: Scalar boolean tensor: whether this step is recorded. Asked for by XLA alone, where
+            work is done in every step; elsewhere `factors` runs in recorded steps only.
         tape: The persistent `tf.GradientTape` of the forward pass, or `None` if none is needed.
         scale: Factor by which the loss was multiplied for mixed precision, or `None`.
         example_gradients: Whether to differentiate every example with `tape.jacobian`.
@@ -55,8 +56,8 @@ class Backward(NamedTuple):
 class Rule(Protocol):
     """How one layer family is captured. One file per family implements it."""
 
-    layer_type: type
-    """Keras class whose `call` the rule knows; subclasses that keep that `call` are covered."""
+    layer_types: tuple
+    """Keras classes whose `call` the rule knows; subclasses that keep that `call` are covered."""
 
     needs_tape: bool
     """Whether `factors` differentiates again, for which the tape must be persistent."""
@@ -64,11 +65,25 @@ class Rule(Protocol):
     def obstacle(self, layer) -> str | None:
         """Return why this very layer cannot be captured, or `None`."""
 
+    def host(self, layer, around) -> Any:
+        """Return the layer whose calls are watched, or `None` if there is none.
+
+        Args:
+            layer: The layer that has the weights.
+            around: Tuple of the layers around it, the nearest first.
+        """
+
     def weights(self, layer) -> Any:
         """Return the captured weights, as pairs `(name, variable)`."""
 
-    def watched(self, layer, calls: list[Call]):
-        """Return a context in which every call of the layer is appended to `calls`."""
+    def watched(self, layer, calls: list[Call], watch):
+        """Return a context in which every call of a host is appended to `calls`.
+
+        Args:
+            layer: The host.
+            calls: List of `Call`.
+            watch: Function by which the tape watches a tensor that depends on no weight.
+        """
 
     def factors(self, layer, calls, adjoints, backward) -> Any:
         """Return `{weight name: Factors}`, all rows of all calls of the layer together.
@@ -142,50 +157,72 @@ def unscaled(adjoint, scale):
     return tf.cast(adjoint, tf.float32) / tf.cast(scale, tf.float32)
 
 
-class ActivatedKernelRule:
-    """What rules of layers of the form `activation(Z)`, Z linear in a `kernel`, have in common.
+class ProductRule:
+    """What rules of layers whose weights enter as products have in common: `Z = A W + b`.
 
-    Such a layer is watched by listening to what its activation receives. Keras' own code computes
-    everything, so numbers stay bit for bit what they are without us.
-
-    A family adds `activation` and `adjoint`, which bring inputs and `∂L/∂Z` to the shapes
-    `[n, …, i]` and `[n, …, o]`, and `matrices`, which does the same for gradients of the kernel,
-    `[n, *kernel.shape]` to `[n, i, o]`.
+    A family says in `normal_form` what A and Δ are. The layer is watched by listening to what its
+    activation function receives: Keras' own code computes everything, so numbers stay bit for bit
+    what they are without us.
     """
 
+    layer_types: tuple
     needs_tape = False
+    weight_names: tuple = ("kernel",)
+
+    def normal_form(self, layer, inputs, delta) -> Any:
+        """Return `{weight name: (A, Δ)}` of one call.
+
+        Args:
+            layer: The layer.
+            inputs: What it received.
+            delta: `∂L/∂Z`, in the shape of Z.
+
+        Returns:
+            Tensors `[n, …, i]` and `[n, …, o]`, or what `Factors` takes in their place.
+        """
+        raise NotImplementedError
+
+    def matrices(self, layer, name, gradients):
+        """Return gradients of a weight `[n, …]` as matrices `[n, i, o]`, by default its last axis.
+
+        Args:
+            layer: The layer.
+            name: Name of the weight.
+            gradients: Tensor `[n, …]`.
+        """
+        return tf.reshape(gradients, [tf.shape(gradients)[0], -1, gradients.shape[-1]])
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""
         if layer.quantization_mode is not None:
             return f"quantised weights ({layer.quantization_mode}) have no gradient"
-        if layer.lora_enabled:
+        if getattr(layer, "lora_enabled", False):
             return "LoRA: the kernel is frozen"
         return None
 
+    def host(self, layer, around):
+        """Return the layer itself, whose calls are watched."""
+        return layer
+
     def weights(self, layer):
-        """Return the kernel, by name."""
-        return [("kernel", layer.kernel)]
+        """Return the captured weights, by name."""
+        return [(name, getattr(layer, name)) for name in self.weight_names]
 
     def factors(self, layer, calls, adjoints, backward):
-        """Return A and Δ of the kernel."""
-        found = []
+        """Return A and Δ of every weight."""
+        found = {name: [] for name in self.weight_names}
         for call, (delta,) in zip(calls, adjoints, strict=True):
             delta = unscaled(delta, backward.scale)
-            of_examples = None
+            of_examples = {}
             if backward.example_gradients:
                 of_examples = example_gradients_of(self, layer, call, delta, backward.n)
-            found.append(
-                Factors(
-                    with_positions(self.activation(layer, call.inputs), backward.n),
-                    with_positions(self.adjoint(layer, delta), backward.n),
-                    of_examples,
-                )
-            )
-        return {"kernel": joined_calls(found)}
+            for name, pair in self.normal_form(layer, call.inputs, delta).items():
+                a, d = (in_rows(part, backward.n) for part in pair)
+                found[name].append(Factors(a, d, of_examples.get(name)))
+        return {name: joined_calls(parts) for name, parts in found.items()}
 
     @contextmanager
-    def watched(self, layer, calls):
+    def watched(self, layer, calls, watch=None):
         """Return a context in which every call of the layer is appended to `calls`."""
         call, activation = layer.call, layer.activation
         received = []

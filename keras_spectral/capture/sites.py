@@ -19,16 +19,16 @@ class Site:
         layer: The Keras layer.
         rule: The rule that captures it, or `None`.
         reason: Why it is not captured, or "".
+        watched: The layer whose calls are watched: itself or one around it.
         around: Tuple of the layers around it, the nearest first, without the model itself.
-        watched: The layer whose calls are watched in its place, one of those, or `None`.
     """
 
     path: str
     layer: Any
     rule: Any
     reason: str
+    watched: Any
     around: tuple = ()
-    watched: Any = None
 
     @property
     def weights(self):
@@ -47,7 +47,7 @@ def sites(model):
         its first path.
     """
     found = [
-        Site(path, layer, *_rule_or_reason(layer), around)
+        Site(path, layer, *_rule_or_reason(layer, around), around)
         for path, layer, around in _paths(getattr(model, "wrapped_model", model))
         if own_variables(layer)
     ]
@@ -82,12 +82,12 @@ def _has_own_trainable(layer):
     return any(variable.trainable for variable in own_variables(layer))
 
 
-def _rule_or_reason(layer):
+def _rule_or_reason(layer, around):
     if not layer.trainable:
-        return None, "frozen: trainable=False"
-    rule = rule_for(layer)
+        return None, "frozen: trainable=False", layer
+    rule, host = rule_for(layer, around)
     obstacle = rule.obstacle(layer)
-    return (None, obstacle) if obstacle else (rule, "")
+    return (None, obstacle, layer) if obstacle else (rule, "", host)
 
 
 def _paths(model, around=(), seen=None):

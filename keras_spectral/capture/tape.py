@@ -28,12 +28,19 @@ class WatchedForward:
         self.hidden = []
 
     @contextmanager
-    def __call__(self):
-        """Watch the layers within this context; afterwards they are as they were, always."""
+    def __call__(self, watch=lambda tensor: None):
+        """Watch the layers within this context; afterwards they are as they were, always.
+
+        Args:
+            watch: `tape.watch` of the tape that differentiates, if any does.
+
+        Yields:
+            Itself.
+        """
         seen = [(site, []) for site in self._sites]
         with ExitStack() as stack:
             for site, calls in seen:
-                stack.enter_context(site.rule.watched(site.watched or site.layer, calls))
+                stack.enter_context(site.rule.watched(site.watched, calls, watch))
             yield self
         reachable = {site.path: [c for c in calls if _in_this_graph(c)] for site, calls in seen}
         for site, calls in seen:

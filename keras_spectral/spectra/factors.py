@@ -22,10 +22,12 @@ class Factors(NamedTuple):
     """Activation and adjoint of one weight over one batch, and how its gradient comes about.
 
     Attributes:
-        activation: Tensor `[n, s, i]`, what the layer multiplied by its weight; of a layer that is
+        activation: Tensor `[n, s, i]`, what the layer multiplied by its weight, or a matrix that is
+            never formed (`Patches`, `Tokens`) or made of parts (`SideBySide`); of a layer that is
             no product, its input.
-        adjoint: Tensor `[n, s, o]`, `∂L/∂Z` of the loss exactly as it was reduced; of a layer that
-            is no product `∂L/∂output`, whose positions may be others than those of its input.
+        adjoint: Tensor `[n, s, o]` or `Patches`, `∂L/∂Z` of the loss exactly as it was reduced; of
+            a layer that is no product `∂L/∂output`, whose positions may be others than those of its
+            input.
         example_gradients: Tensor `[n, i, o]` of per-example gradients from a tape, or `None`.
         group_gradients: Tensor `[1 + g, …, …]`, the gradient of the weight as a matrix, through the
             whole batch and through each group, of a layer that is no product. Else `None`, and
@@ -47,8 +49,13 @@ class Factors(NamedTuple):
 
     @property
     def is_product(self):
-        """Whether gradients are `AᵀΔ`, to be formed from the factors."""
-        return self.example_gradients is None and self.group_gradients is None
+        """Whether gradients are `AᵀΔ`, all columns of it from the same rows of both factors."""
+        return self.bounded_by_rows and self.example_gradients is None
+
+    @property
+    def bounded_by_rows(self):
+        """Whether the gradient is a sum over rows of matrices of rank one."""
+        return self.group_gradients is None and getattr(self.activation, "blocks", 1) == 1
 
     def width(self, quantity):
         """Return the largest number of singular values that the features allow.
@@ -58,14 +65,17 @@ class Factors(NamedTuple):
         """
         if quantity == "gradient":
             return min(self.gradient_shape)
-        return int(getattr(self, quantity).shape[-1])
+        return _width(getattr(self, quantity))
 
     @property
     def gradient_shape(self):
         """The static shape of a gradient as a matrix."""
         if self.group_gradients is not None:
             return tuple(self.group_gradients.shape[-2:])
-        return int(self.activation.shape[-1]), int(self.adjoint.shape[-1])
+        a, d = self.activation, self.adjoint
+        if not is_formed(a):
+            return a.gradient_shape(_width(d))
+        return (_width(a), _width(d)) if is_formed(d) else d.gradient_shape(_width(a))[::-1]
 
     def positions(self, quantity):
         """Return the number of positions `s`, as an integer if it is static, else a scalar tensor.
@@ -76,7 +86,37 @@ class Factors(NamedTuple):
         part = self.activation if quantity == "activation" else self.adjoint
         if part is None:
             return 1
+        if not is_formed(part):
+            return part.positions
         return tf.shape(part)[1] if part.shape[1] is None else part.shape[1]
+
+
+def is_formed(part):
+    """Tell whether an activation or adjoint is a tensor `[n, s, w]`.
+
+    Args:
+        part: Activation or adjoint of `Factors`.
+
+    Returns:
+        `False` for a matrix that is not formed.
+    """
+    return tf.is_tensor(part)
+
+
+def rows_of(part):
+    """Return an activation or adjoint as a tensor.
+
+    Args:
+        part: Activation or adjoint of `Factors`.
+
+    Returns:
+        Tensor `[n, s, w]`.
+    """
+    return part if is_formed(part) else part.rows()
+
+
+def _width(part):
+    return int(part.shape[-1]) if is_formed(part) else part.width
 
 
 def joined_calls(calls):
@@ -91,12 +131,30 @@ def joined_calls(calls):
     if len(calls) == 1:
         return calls[0]
     return Factors(
-        tf.concat([call.activation for call in calls], axis=1),
-        tf.concat([call.adjoint for call in calls], axis=1),
+        _joined([call.activation for call in calls]),
+        _joined([call.adjoint for call in calls]),
         None
         if calls[0].example_gradients is None
         else tf.add_n([call.example_gradients for call in calls]),
     )
+
+
+def _joined(parts):
+    first, *others = parts
+    return tf.concat(parts, axis=1) if is_formed(first) else first.joined(others)
+
+
+def in_rows(part, n):
+    """Return an activation or adjoint as `Factors` takes it.
+
+    Args:
+        part: Tensor `[n, …, w]`, or a matrix that is not formed.
+        n: Scalar integer tensor, the number of examples.
+
+    Returns:
+        Tensor `[n, s, w]`, or the matrix as it is.
+    """
+    return with_positions(part, n) if is_formed(part) else part
 
 
 def with_positions(tensor, n):

@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from keras_spectral.spectra.device_svd import DeviceSvd
+from keras_spectral.spectra.factors import rows_of
 from keras_spectral.spectra.feature_grams import FeatureGrams
-from keras_spectral.spectra.matrices import group_matrix
+from keras_spectral.spectra.graph_spectra import GraphSpectra
+from keras_spectral.spectra.matrices import group_matrix, smaller_gram
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.rows import group_rows
 
@@ -21,40 +22,38 @@ def kept_by(stacks, factors, mask):
         List of tensors, those of the first stack first; each stack says what they are.
     """
     rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
-    kept = {RowGrams: _factors, FeatureGrams: _grams, DeviceSvd: _spectra}
+    kept = {RowGrams: _factors, FeatureGrams: _grams, GraphSpectra: _spectra}
     return [tensor for stack in stacks for tensor in kept[type(stack)](stack, factors, rows)]
 
 
 def _factors(stack, factors, _):
-    return [getattr(factors[j], name) for j, name in stack.factors]
+    return [rows_of(getattr(factors[j], name)) for j, name in stack.factors]
 
 
 def _grams(stack, factors, rows):
     blocks = [None] if rows is None else [None, rows]
     grams = [
-        tf.concat([_smaller_gram(factors[j], quantity, block) for block in blocks], axis=0)
+        tf.concat([smaller_gram(factors[j], quantity, block) for block in blocks], axis=0)
         for j, quantity in stack.wanted
     ]
     return [tf.stack(grams)]
 
 
-def _smaller_gram(factor, quantity, rows):
-    matrix = group_matrix(factor, quantity, rows)
-    wide = quantity == "gradient" and matrix.shape[-2] < matrix.shape[-1]
-    return tf.matmul(matrix, matrix, transpose_a=not wide, transpose_b=wide)
-
-
 def _spectra(stack, factors, rows):
     ((j, quantity),) = stack.wanted
-    whole = _norm_and_sigma(group_matrix(factors[j], quantity, None))
+    whole = _norm_and_sigma(factors[j], quantity, None)
     if rows is None:
         return [whole]
-    groups = _norm_and_sigma(group_matrix(factors[j], quantity, rows))
+    groups = _norm_and_sigma(factors[j], quantity, rows)
     missing = tf.shape(whole)[1] - tf.shape(groups)[1]
     return [tf.concat([whole, tf.pad(groups, [[0, 0], [0, missing]])], axis=0)]
 
 
-def _norm_and_sigma(matrix):
+def _norm_and_sigma(factor, quantity, rows):
+    spectra = getattr(getattr(factor, quantity, None), "spectra", None)
+    if spectra is not None:
+        return spectra(rows)
+    matrix = group_matrix(factor, quantity, rows)
     finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[1, 2])[:, None]
     safe = tf.where(finite[..., None], matrix, 0.0)
     sigma = tf.linalg.svd(safe, compute_uv=False)

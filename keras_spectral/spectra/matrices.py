@@ -6,6 +6,9 @@ of the largest group.
 
 import tensorflow as tf
 
+from keras_spectral.spectra.factors import is_formed, rows_of
+from keras_spectral.spectra.rows import taken
+
 
 def group_matrix(factor, quantity, rows):
     """Return the matrices whose spectra are taken, in float64.
@@ -18,21 +21,34 @@ def group_matrix(factor, quantity, rows):
     Returns:
         Tensor `[g, m * s, i]`, `[g, m * s, o]` or `[g, …, …]`, rows padded with zeros.
     """
-    if quantity == "activation":
-        return _rows_of(factor.activation, rows)
-    if quantity == "adjoint":
-        return _rows_of(factor.adjoint, rows)
+    if quantity != "gradient":
+        return taken(rows_of(getattr(factor, quantity)), rows)
     if factor.group_gradients is not None:
         wanted = factor.group_gradients[:1] if rows is None else factor.group_gradients[1:]
         return tf.cast(wanted, tf.float64)
-    if factor.is_product:
-        a, d = _rows_of(factor.activation, rows), _rows_of(factor.adjoint, rows)
-        return tf.matmul(a, d, transpose_a=True)
-    i, o = factor.gradient_shape
-    flat = tf.reshape(factor.example_gradients, [-1, 1, i * o])
-    return tf.reshape(tf.reduce_sum(_rows_of(flat, rows), axis=1), [-1, i, o])
+    if factor.example_gradients is not None:
+        i, o = factor.gradient_shape
+        flat = tf.reshape(factor.example_gradients, [-1, 1, i * o])
+        return tf.reshape(tf.reduce_sum(taken(flat, rows), axis=1), [-1, i, o])
+    a, d = factor.activation, factor.adjoint
+    if not is_formed(a):
+        return a.products(d, rows)
+    if not is_formed(d):
+        return tf.linalg.matrix_transpose(d.products(a, rows))
+    return tf.matmul(taken(a, rows), taken(d, rows), transpose_a=True)
 
 
-def _rows_of(x, rows):
-    x = tf.cast(x, tf.float64)
-    return tf.reshape(x, [1, -1, x.shape[-1]]) if rows is None else rows.take(x)
+def smaller_gram(factor, quantity, rows):
+    """Return the smaller Gram matrices `[g, d, d]` of the same, in float64.
+
+    Args:
+        factor: As in `group_matrix`.
+        quantity: As in `group_matrix`.
+        rows: As in `group_matrix`.
+    """
+    grams = getattr(getattr(factor, quantity, None), "grams", None)
+    if grams is not None:
+        return grams(rows)
+    matrix = group_matrix(factor, quantity, rows)
+    i, o = factor.gradient_shape if quantity == "gradient" else (1, 0)
+    return tf.matmul(matrix, matrix, transpose_a=i >= o, transpose_b=i < o)

@@ -35,6 +35,20 @@ class GroupRows(NamedTuple):
         return tf.reshape(rows, tf.stack([shape[0], shape[1] * shape[2], x.shape[-1]]))
 
 
+def taken(x, rows):
+    """Return the rows of each group in float64, padded with zero rows.
+
+    Args:
+        x: Tensor `[n, s, w]`.
+        rows: `GroupRows`, or `None` for the whole batch (`g = 1`).
+
+    Returns:
+        float64 tensor `[g, m * s, w]`.
+    """
+    x = tf.cast(x, tf.float64)
+    return tf.reshape(x, [1, -1, x.shape[-1]]) if rows is None else rows.take(x)
+
+
 def group_rows(mask):
     """Return the rows of each group from a membership mask.
 

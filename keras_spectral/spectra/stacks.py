@@ -10,9 +10,9 @@ from collections import defaultdict
 import tensorflow as tf
 
 from keras_spectral.spectra.costs import is_thin, prefers_rows, prefers_rows_for_gradient
-from keras_spectral.spectra.device_svd import DeviceSvd
 from keras_spectral.spectra.factors import FACTORS
 from keras_spectral.spectra.feature_grams import FeatureGrams
+from keras_spectral.spectra.graph_spectra import GraphSpectra
 from keras_spectral.spectra.layout import Layout, Weight
 from keras_spectral.spectra.row_grams import RowGrams
 
@@ -34,7 +34,7 @@ def layout_for(factors, quantities, top_k, method, sizes):
         Weight(
             *name,
             tuple((q, factor.width(q)) for q in _recorded(factor, quantities)),
-            factor.group_gradients is None,
+            factor.bounded_by_rows,
         )
         for name, factor in factors.items()
     )
@@ -54,26 +54,22 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,)):
             side depends on it, never a result.
 
     Returns:
-        Tuple of `RowGrams`, `FeatureGrams` and `DeviceSvd`, which together find every spectrum
+        Tuple of `RowGrams`, `FeatureGrams` and `GraphSpectra`, which together find every spectrum
         once.
     """
-    by_svd = [j for j, factor in enumerate(factors) if _uses_svd(factor, method)]
-    by_gram = [j for j in range(len(factors)) if j not in by_svd]
-    on_rows = _row_stacks({j: factors[j] for j in by_gram}, quantities, sizes)
+    names = [(j, q) for j, factor in enumerate(factors) for q in _recorded(factor, quantities)]
+    in_graph = [(j, q) for j, q in names if _in_graph(factors[j], q, method)]
+    by_gram = [name for name in names if name not in in_graph]
+    on_rows = _row_stacks(factors, by_gram, sizes)
     found = {name for stack in on_rows for name in stack.wanted}
     on_features = defaultdict(list)
-    for j in by_gram:
-        for quantity in _recorded(factors[j], quantities):
-            if (j, quantity) not in found:
-                on_features[factors[j].width(quantity)].append((j, quantity))
+    for j, quantity in by_gram:
+        if (j, quantity) not in found:
+            on_features[factors[j].width(quantity)].append((j, quantity))
     return (
         *on_rows,
         *(FeatureGrams(tuple(names)) for names in on_features.values()),
-        *(
-            DeviceSvd(((j, quantity),))
-            for j in by_svd
-            for quantity in _recorded(factors[j], quantities)
-        ),
+        *(GraphSpectra((name,)) for name in in_graph),
     )
 
 
@@ -81,16 +77,15 @@ def _recorded(factor, quantities):
     return [quantity for quantity in quantities if quantity in factor.recorded]
 
 
-def _row_stacks(factors, quantities, sizes):
+def _row_stacks(factors, by_gram, sizes):
     names, wanted, thin = defaultdict(list), defaultdict(list), defaultdict(list)
-    for j, factor in factors.items():
-        recorded = _recorded(factor, quantities)
-        gradient = "gradient" in recorded and _gradient_on_rows(factor, sizes)
+    for j, factor in enumerate(factors):
+        gradient = (j, "gradient") in by_gram and _gradient_on_rows(factor, sizes)
         for name in FACTORS:
             if name not in factor.recorded:
                 continue
             s, width = _static(factor.positions(name)), factor.width(name)
-            chosen = name in recorded and prefers_rows(sizes, s, width)
+            chosen = (j, name) in by_gram and prefers_rows(sizes, s, width)
             if chosen or gradient:
                 names[s].append((j, name))
                 thin[s].append(width if is_thin(sizes, s, width) else 0)
@@ -105,6 +100,7 @@ def _gradient_on_rows(factor, sizes):
     s, widths = _static(factor.positions("gradient")), factor.gradient_shape
     return (
         factor.is_product
+        and not hasattr(factor.activation, "spectra")
         and all(prefers_rows(sizes, s, width) for width in widths)
         and prefers_rows_for_gradient(sizes, s, *widths)
     )
@@ -114,8 +110,9 @@ def _static(positions):
     return positions if isinstance(positions, int) else None
 
 
-def _uses_svd(factor, method):
+def _in_graph(factor, quantity, method):
+    known = hasattr(getattr(factor, quantity, None), "spectra")
     # A Gram matrix halves the digits: harmless for float32 data in float64, not for float64 data.
     parts = (factor.activation, factor.adjoint, factor.group_gradients)
     is_float64 = any(part is not None and part.dtype == tf.float64 for part in parts)
-    return method == "svd" or (method == "auto" and is_float64)
+    return known or method == "svd" or (method == "auto" and is_float64)

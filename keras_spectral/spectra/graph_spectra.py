@@ -1,4 +1,6 @@
-"""Singular values by `tf.linalg.svd` of the matrices themselves, in the graph, where the data is.
+"""Singular values found in the graph, where the data is.
+
+By `tf.linalg.svd` of the matrices themselves, or without, where they are known (`tokens`).
 
 Letters: `g` group (the whole batch first), `r` record, `d` singular values of the whole batch, `b`
 block.
@@ -7,7 +9,7 @@ block.
 from keras_spectral.spectra.kept_by_group import KeptByGroup
 
 
-class DeviceSvd(KeptByGroup):
+class GraphSpectra(KeptByGroup):
     """One matrix, named by the one pair of `wanted`.
 
     A step keeps one float64 tensor `[1 + g, 1 + d]`: Frobenius norm, then singular values.

@@ -1,0 +1,46 @@
+"""Embeddings: `Z = onehot(tokens) E`.
+
+Letters: `n` example, `s` position, `v` vocabulary, `o` output feature.
+
+A is the one-hot rows of the tokens `[n, s, v]`, never formed, and Δ is `∂L/∂Z [n, s, o]`, so
+`G = AᵀΔ` is the gradient of the embeddings `[v, o]`: the rows of Δ summed by token. The singular
+values of A are the roots of the counts of the tokens.
+
+An embedding used both ways, as of a language model with tied weights, is no such product: the
+generic rule captures `keras.layers.ReversibleEmbedding`, the gradients of both uses together.
+"""
+
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+from keras_spectral.capture.rule import Call, ProductRule, attributes
+from keras_spectral.spectra.factors import with_positions
+from keras_spectral.spectra.tokens import Tokens
+
+
+class EmbeddingRule(ProductRule):
+    """Captures `keras.layers.Embedding`."""
+
+    layer_types = (keras.layers.Embedding,)
+    weight_names = ("embeddings",)
+
+    def normal_form(self, layer, inputs, delta):
+        """Return the tokens, and the adjoint of what was looked up."""
+        ids = tf.cast(inputs, tf.int32)[..., None]
+        ids = with_positions(ids, tf.shape(ids)[0])[..., 0]
+        return {"embeddings": (Tokens(ids, layer.input_dim), delta)}
+
+    @contextmanager
+    def watched(self, layer, calls, watch=None):
+        """Return a context in which every call of the layer is appended to `calls`."""
+        call = layer.call
+
+        def listening_call(inputs, *args, **kwargs):
+            outputs = call(inputs, *args, **kwargs)
+            calls.append(Call(inputs, (outputs,)))
+            return outputs
+
+        with attributes(layer, call=listening_call):
+            yield

@@ -1,0 +1,221 @@
+"""Recurrent layers: `Z_t = x_t W + h_{t-1} U + b` at every step `t`, all gates side by side.
+
+Letters: `n` example, `t` step, `i` input feature, `u` unit, `o` gate and unit.
+
+Of the input weight `W [i, o]`, A is the input `[n, t, i]`; of the recurrent weight `U [u, o]`, A is
+the state before each step `[n, t, u]`; both as they are multiplied, after dropout. Δ of both is the
+gate adjoint `∂L/∂Z [n, t, o]`, so `G = AᵀΔ`, summed over time. Steps that a mask tells the layer to
+skip are rows of zeros.
+
+A GRU that resets after the product, `Z = x W + b` and `Z' = h U + b'` meeting in the candidate as
+`Z + r ∘ Z'`, has an adjoint for each. One that resets before it multiplies the columns of the
+candidate by `r ∘ h`, and with recurrent dropout every gate drops inputs of its own: then A has
+parts for the gates, side by side.
+
+The gate adjoints come from zeros that are added to the bias at each step, and sent along with the
+inputs: a loop shows nothing of its inside, but differentiates with respect to what it is given.
+Keras' own code computes everything, and a sum with zero is what it was.
+"""
+
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+
+from keras_spectral.capture.rule import Call, attributes, unscaled
+from keras_spectral.spectra.factors import Factors, joined_calls
+from keras_spectral.spectra.side_by_side import SideBySide
+
+L = keras.layers
+
+LAYERS = (L.RNN, L.SimpleRNN, L.GRU, L.LSTM)
+
+
+class RecurrentRule:
+    """Captures the cell of `SimpleRNN`, `GRU`, `LSTM`, and of an `RNN` around such a cell."""
+
+    layer_types = (L.SimpleRNNCell, L.GRUCell, L.LSTMCell)
+    needs_tape = False
+
+    def obstacle(self, layer):
+        """Return why this very cell cannot be captured, or `None`."""
+        if isinstance(layer, L.GRUCell) and layer.recurrent_dropout:
+            return "each gate of a GRU drops states of its own"
+        return None
+
+    def host(self, layer, around):
+        """Return the recurrent layer that runs the cell, or `None`."""
+        if not around or not isinstance(around[0], LAYERS):
+            return None
+        host = type(around[0])
+        loops = {(known.call, known.inner_loop) for known in LAYERS}
+        # On a GPU Keras may run its fused kernels, which no bias can be added to.
+        fused = hasattr(around[0], "use_cudnn") and around[0].use_cudnn is not False
+        on_gpu = bool(fused and tf.config.list_logical_devices("GPU"))
+        return around[0] if (host.call, host.inner_loop) in loops and not on_gpu else None
+
+    def weights(self, layer):
+        """Return both weights, by name."""
+        return [("kernel", layer.kernel), ("recurrent_kernel", layer.recurrent_kernel)]
+
+    @contextmanager
+    def watched(self, layer, calls, watch):
+        """Return a context in which every call of the layer is appended to `calls`.
+
+        Args:
+            layer: The recurrent layer.
+            calls: List of `Call`.
+            watch: Function by which a tensor is watched for its gradient.
+        """
+        cell = layer.cell
+
+        def watched_loop(sequences, initial_state, mask, training=False):
+            zeros = tf.zeros([*_leading_axes(sequences), _n_adjoints(cell)], sequences.dtype)
+            watch(zeros)
+            mask = mask[0] if isinstance(mask, list | tuple) else mask
+            with (
+                attributes(layer, return_sequences=True),
+                attributes(cell, call=_with_addends(cell)),
+            ):
+                last, outputs, states = L.RNN.inner_loop(
+                    layer, tf.concat([sequences, zeros], -1), initial_state, mask, training
+                )
+            seen = {
+                "sequences": sequences,
+                "before": tf.nest.flatten(initial_state)[0],
+                "outputs": outputs,
+                "mask": mask,
+                "dropped": cell.get_dropout_mask(sequences[:, 0]) if training else None,
+                "dropped_states": _state_dropout(cell, initial_state) if training else None,
+                "backwards": layer.go_backwards,
+            }
+            calls.append(Call(seen, (zeros,)))
+            return last, outputs, states
+
+        with attributes(layer, inner_loop=watched_loop):
+            yield
+
+    def factors(self, layer, calls, adjoints, backward):
+        """Return A and Δ of both weights."""
+        found = {name: [] for name, _ in self.weights(layer)}
+        for call, (delta,) in zip(calls, adjoints, strict=True):
+            delta = unscaled(delta, backward.scale)
+            for name, (a, d) in _normal_form(layer, call.inputs, delta).items():
+                of_examples = _of_examples(a, d) if backward.example_gradients else None
+                found[name].append(Factors(a, d, of_examples))
+        return {name: joined_calls(parts) for name, parts in found.items()}
+
+
+def _with_addends(cell):
+    """Return the cell's `call`, for inputs that bring addends of the bias with them."""
+    call, bias, width = cell.call, cell.bias, cell.kernel.shape[0]
+
+    def call_with_addends(inputs, states, *args, **kwargs):
+        addends = _in_shape_of_bias(cell, inputs[:, width:])
+        total = addends if bias is None else keras.ops.add(_column(cell, bias), addends)
+        with attributes(cell, bias=_as_cell_wants(cell, total), use_bias=True):
+            return call(inputs[:, :width], states, *args, **kwargs)
+
+    return call_with_addends
+
+
+def _is_double(cell):
+    return isinstance(cell, L.GRUCell) and cell.reset_after
+
+
+def _n_adjoints(cell):
+    return cell.kernel.shape[1] * (2 if _is_double(cell) else 1)
+
+
+def _in_shape_of_bias(cell, addends):
+    """Return addends `[n, o]` as they are, or of a double bias `[2, n, o]`."""
+    return tf.stack(tf.split(addends, 2, axis=1)) if _is_double(cell) else addends
+
+
+def _column(cell, bias):
+    return keras.ops.expand_dims(bias, 1) if _is_double(cell) else bias
+
+
+def _as_cell_wants(cell, bias):
+    # With a dropout of its own for each gate an LSTM splits its bias along the first axis.
+    if isinstance(cell, L.LSTMCell) and cell.implementation == 1:
+        return tf.concat(tf.split(bias, 4, axis=1), axis=0)
+    return bias
+
+
+def _state_dropout(cell, initial_state):
+    return cell.get_recurrent_dropout_mask(tf.nest.flatten(initial_state)[0])
+
+
+def _normal_form(cell, seen, delta):
+    x, outputs, mask = seen["sequences"], seen["outputs"], seen["mask"]
+    if seen["backwards"]:  # in the order of the loop, like the outputs
+        x, delta = tf.reverse(x, [1]), tf.reverse(delta, [1])
+        mask = None if mask is None else tf.reverse(mask, [1])
+    if mask is not None:
+        mask = tf.cast(mask, tf.bool)
+    states = _states_before(seen["before"], outputs, mask)
+    inputs = _unless_masked(_dropped(x, seen["dropped"], cell.units), mask)
+    hidden = _unless_masked(_dropped(states, seen["dropped_states"], cell.units), mask)
+    of_inputs, of_states = tf.split(delta, 2, axis=-1) if _is_double(cell) else (delta, delta)
+    if isinstance(cell, L.GRUCell) and not cell.reset_after:
+        u = cell.units
+        hidden = SideBySide(tf.concat([hidden, _reset(cell, inputs, hidden)], -1), (2 * u, u))
+    return {"kernel": (inputs, of_inputs), "recurrent_kernel": (hidden, of_states)}
+
+
+def _states_before(first, outputs, mask):
+    """Return the state `[n, t, u]` before each step, of outputs that may skip masked steps."""
+    if mask is None:
+        return tf.concat([first[:, None], outputs[:, :-1]], axis=1)
+    done = tf.argsort(tf.cast(~mask, tf.int32), axis=1, stable=True)  # steps taken, then others
+    states = tf.concat([first[:, None], tf.gather(outputs, done, batch_dims=1)], axis=1)
+    taken = tf.cumsum(tf.cast(mask, tf.int32), axis=1, exclusive=True)
+    return tf.gather(states, taken, batch_dims=1)
+
+
+def _dropped(x, masks, units):
+    if masks is None:
+        return x
+    if not isinstance(masks, list):
+        return x * masks[:, None]
+    parts = [x * mask[:, None] for mask in masks]
+    return SideBySide(tf.concat(parts, axis=-1), (units,) * len(parts))
+
+
+def _unless_masked(a, mask):
+    if mask is None:
+        return a
+    if isinstance(a, SideBySide):
+        return SideBySide(_unless_masked(a.tensor, mask), a.outputs)
+    return tf.where(mask[..., None], a, tf.zeros_like(a))
+
+
+def _reset(cell, x, states):
+    """Return `r ∘ h`, as the cell finds it."""
+    of_reset = slice(cell.units, 2 * cell.units)
+    z = x @ _columns(cell.kernel, of_reset, x) + states @ _columns(
+        cell.recurrent_kernel, of_reset, x
+    )
+    if cell.bias is not None:
+        z += tf.cast(cell.bias.value, x.dtype)[of_reset]
+    return cell.recurrent_activation(z) * states
+
+
+def _columns(weight, columns, like):
+    return tf.cast(weight.value, like.dtype)[:, columns]
+
+
+def _of_examples(a, d):
+    """Return the gradient of every example, `[n, i, o]`."""
+    parts, outputs = [a], None
+    if isinstance(a, SideBySide):
+        parts, outputs = tf.split(a.tensor, a.blocks, axis=-1), a.outputs
+    deltas = [d] if outputs is None else tf.split(d, outputs, axis=-1)
+    products = [tf.einsum("nti,nto->nio", p, e) for p, e in zip(parts, deltas, strict=True)]
+    return tf.concat(products, axis=-1)
+
+
+def _leading_axes(tensor):
+    dynamic = tf.shape(tensor)
+    return [dynamic[k] if tensor.shape[k] is None else tensor.shape[k] for k in (0, 1)]
