@@ -15,12 +15,17 @@ _HOME = {
     "SpectralLog": "log",
     "SpectralLogger": "logger",
     "SpectralModel": "model",
+    "check_layer": "capture.checking",
     "coverage": "capture.coverage",
     "introspect": "introspection",
     "read_log": "log",
+    "register_layer": "capture.registry",
     "relabelings": "spectra.groups",
     "with_groups": "batches",
 }
+_AFTER_KERAS = ("capture.", "introspection")
+"""Modules that must not be the first to import Keras: it has `registration` import them again."""
+
 _MODULES = ("analysis", "callbacks", "errors", "schedules")
 
 __all__ = sorted([*_HOME, *_MODULES])
@@ -30,6 +35,8 @@ def __getattr__(name):
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _HOME:
+        if _HOME[name].startswith(_AFTER_KERAS):
+            importlib.import_module("keras")
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

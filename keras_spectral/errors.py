@@ -5,6 +5,7 @@ SpectralError
 ├── GroupsError             group labels that do not fit the data
 ├── SettingsError           a setting of `Spectra` or of a schedule
 ├── UnsupportedLayerError   a layer that cannot be captured, with `strict=True`
+├── LayerRuleError          a registered function whose A and Δ do not fit its layer
 ├── RecordingError          recording cannot go on (a full buffer, a distribution strategy)
 ├── LogError                a log without the wanted record, or a file that is not a log
 ├── ComparisonError         groups that cannot be compared
@@ -30,6 +31,10 @@ class SettingsError(SpectralError, ValueError):
 
 class UnsupportedLayerError(SpectralError, ValueError):
     """A layer cannot be captured and `strict=True` was asked for."""
+
+
+class LayerRuleError(SpectralError, ValueError):
+    """What was registered for a layer does not fit the layer."""
 
 
 class RecordingError(SpectralError, RuntimeError):

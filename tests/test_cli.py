@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -619,12 +620,32 @@ def no_model(path, kind):
     return path
 
 
+class Doubled(keras.layers.Dense):
+    """A class that is registered nowhere."""
+
+
+def doubled(x):
+    """Return twice a tensor: a function that is registered nowhere."""
+    return 2 * x
+
+
+def model_with_own(kind):
+    """Return a model with code of one's own."""
+    layer = {
+        "layer": lambda: Doubled(2),
+        "activation": lambda: keras.layers.Dense(2, activation=doubled),
+        "lambda": lambda: keras.layers.Lambda(lambda x: 2 * x),
+    }[kind]()
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(3), layer])
+
+
 class TestLayers:
     def test_of_a_saved_fold_lists_every_weight_and_how_it_is_captured(self, quick_run):
         lines = done("layers", quick_run / "fold_0_seed_0" / "model.keras").splitlines()
-        assert lines[0].split()[:3] == ["layer", "layer_type", "weight"]
-        assert [line.split()[0] for line in lines[1::2]] == ["hidden_1", "hidden_2", "output"]
-        assert all("True" in line for line in lines[1::2])
+        layers = [line for line in lines if line.endswith("(Dense)")]
+        assert layers == ["hidden_1 (Dense)", "hidden_2 (Dense)", "output (Dense)"]
+        assert [line.split()[-1] for line in lines if "kernel" in line] == ["DenseRule"] * 3
+        assert any(line.startswith("Captured: 3 of 6 weights") for line in lines)
 
     @pytest.mark.parametrize(
         ("name", "kind"),
@@ -643,6 +664,34 @@ class TestLayers:
         assert message.startswith("Error: `MODEL` must be a saved model.")
         assert str(tmp_path / name) in message
         assert len(message) < 1000
+
+    @pytest.mark.parametrize(
+        ("kind", "named", "tried"),
+        [
+            ("layer", "the class 'Doubled'", "in a script that imports or defines it first"),
+            ("activation", "the function 'doubled'", "in a script that imports or defines it"),
+            ("lambda", "a `Lambda` layer", "`safe_mode=False`"),
+        ],
+    )
+    def test_of_code_that_keras_does_not_know_says_what_to_do(self, tmp_path, kind, named, tried):
+        path = tmp_path / "own.keras"
+        model_with_own(kind).save(path)
+        message = refused("layers", path)
+        assert f"Received: {path}, with {named}" in message
+        assert f"ks.coverage(keras.models.load_model({str(path)!r}" in message
+        assert tried in message
+
+    def test_of_weights_alone_asks_for_the_model(self, tmp_path):
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(
+            tmp_path / "of.weights.h5"
+        )
+        message = refused("layers", tmp_path / "of.weights.h5")
+        assert "Try a `.keras` file, as `model.save('model.keras')` writes it." in message
+
+    @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
+    def test_of_a_model_that_was_saved_before_it_was_built_asks_to_build_it(self, tmp_path):
+        keras.Sequential([keras.layers.Dense(2)]).save(tmp_path / "early.keras")
+        assert "must be built" in refused("layers", tmp_path / "early.keras")
 
     def test_of_a_model_that_was_cut_off_is_refused(self, quick_run, tmp_path):
         whole = (quick_run / "fold_0_seed_0" / "model.keras").read_bytes()

@@ -19,16 +19,27 @@ is `∂L/∂Z`, and that of the depthwise one `∂L/∂Y`.
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import ProductRule
+from keras_spectral.capture.rule import InWords, ProductRule
 from keras_spectral.spectra.patches import Patches
 
 L = keras.layers
+
+DEPTHWISE = "the patches of the input, a block for each channel `[n, s, k c]`"
 
 
 class ConvolutionRule(ProductRule):
     """Captures `Conv1D`, `Conv2D` and `Conv3D`."""
 
     layer_types = (L.Conv1D, L.Conv2D, L.Conv3D)
+    in_words = (
+        InWords(
+            "kernel",
+            "the patches of the input `[n, s, k c]`",
+            "`∂L/∂Z [n, s, o]`",
+            "`[k c, o]`; with `groups` `[k c/groups, o]`",
+        ),
+    )
+    left_to_generic = ("LoRA",)
 
     def normal_form(self, layer, inputs, delta):
         """Return patches of the input, and `∂L/∂Z`."""
@@ -40,6 +51,14 @@ class TransposedConvolutionRule(ProductRule):
     """Captures `Conv1DTranspose`, `Conv2DTranspose` and `Conv3DTranspose`."""
 
     layer_types = (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)
+    in_words = (
+        InWords(
+            "kernel",
+            "the input `[n, s, c]`",
+            "the patches of `∂L/∂Z` that each input position reaches `[n, s, k o]`",
+            "`[c, k o]`",
+        ),
+    )
 
     def normal_form(self, layer, inputs, delta):
         """Return the input, and patches of `∂L/∂Z`."""
@@ -54,6 +73,7 @@ class DepthwiseConvolutionRule(ProductRule):
     """Captures `DepthwiseConv1D` and `DepthwiseConv2D`."""
 
     layer_types = (L.DepthwiseConv1D, L.DepthwiseConv2D)
+    in_words = (InWords("kernel", DEPTHWISE, "`∂L/∂Z [n, s, c m]`", "`[k, c m]`"),)
 
     def normal_form(self, layer, inputs, delta):
         """Return patches of the input, a block for each channel, and `∂L/∂Z`."""
@@ -70,6 +90,15 @@ class SeparableConvolutionRule(ProductRule):
 
     layer_types = (L.SeparableConv1D, L.SeparableConv2D)
     weight_names = ("depthwise_kernel", "pointwise_kernel")
+    in_words = (
+        InWords("depthwise_kernel", DEPTHWISE, "`∂L/∂Y [n, s, c m]`", "`[k, c m]`"),
+        InWords(
+            "pointwise_kernel",
+            "`Y`, the output of the depthwise part `[n, s, c m]`",
+            "`∂L/∂Z [n, s, o]`",
+            "`[c m, o]`",
+        ),
+    )
 
     def normal_form(self, layer, inputs, delta):
         """Return A and Δ of the depthwise convolution and of the pointwise one."""

@@ -6,13 +6,15 @@ A is the input `[n, …, i]` and Δ is `∂L/∂Z [n, …, o]`, all axes between
 
 import keras
 
-from keras_spectral.capture.rule import ProductRule
+from keras_spectral.capture.rule import InWords, ProductRule
 
 
 class DenseRule(ProductRule):
     """Captures `keras.layers.Dense`, with any activation and any number of input axes."""
 
     layer_types = (keras.layers.Dense,)
+    in_words = (InWords("kernel", "the input `[n, …, i]`", "`∂L/∂Z [n, …, o]`", "`[i, o]`"),)
+    left_to_generic = ("LoRA", "quantised weights")
 
     def normal_form(self, layer, inputs, delta):
         """Return the input itself, and `∂L/∂Z` itself."""

@@ -17,13 +17,26 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import ProductRule
+from keras_spectral.capture.rule import InWords, ProductRule
 
 
 class EinsumDenseRule(ProductRule):
     """Captures `keras.layers.EinsumDense` where its equation is a matrix product."""
 
     layer_types = (keras.layers.EinsumDense,)
+    in_words = (
+        InWords(
+            "kernel",
+            "the input, its axes in the order `[n, …, i]`",
+            "`∂L/∂Z`, its axes in the order `[n, …, o]`",
+            "`[i, o]`",
+        ),
+    )
+    left_to_generic = (
+        "LoRA",
+        "quantised weights",
+        "an equation that is no product",
+    )
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""

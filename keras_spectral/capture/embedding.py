@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, ProductRule, attributes
+from keras_spectral.capture.rule import Call, InWords, ProductRule, attributes
 from keras_spectral.spectra.factors import with_positions
 from keras_spectral.spectra.tokens import Tokens
 
@@ -25,6 +25,15 @@ class EmbeddingRule(ProductRule):
 
     layer_types = (keras.layers.Embedding,)
     weight_names = ("embeddings",)
+    in_words = (
+        InWords(
+            "embeddings",
+            "the one-hot rows of the tokens `[n, s, v]`, never formed",
+            "`∂L/∂Z [n, s, o]`",
+            "`[v, o]`",
+        ),
+    )
+    left_to_generic = ("LoRA", "quantised weights")
 
     def normal_form(self, layer, inputs, delta):
         """Return the tokens, and the adjoint of what was looked up."""

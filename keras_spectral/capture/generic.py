@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, attributes, numbered, own_variables, unscaled
+from keras_spectral.capture.rule import Call, InWords, attributes, numbered, own_variables, unscaled
 from keras_spectral.spectra.factors import Factors, with_positions
 
 
@@ -28,6 +28,15 @@ class GenericRule:
 
     layer_types = (keras.layers.Layer,)
     needs_tape = True
+    in_words = (
+        InWords(
+            "every trainable one",
+            "the input `[n, …, i]`",
+            "`∂L/∂Y [n, …, o]`",
+            "`[…, o]`, all axes but the last flattened; of a vector `[1, o]`",
+        ),
+    )
+    left_to_generic = ()
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""
@@ -36,8 +45,12 @@ class GenericRule:
         return None
 
     def weights(self, layer):
-        """Return all trainable weights of the layer's own, by name."""
-        own = [variable for variable in own_variables(layer) if variable.trainable]
+        """Return all trainable weights of the layer's own, by name.
+
+        Without those, as the scales of float8, which an update replaces by what stands in the place
+        of a gradient.
+        """
+        own = [v for v in own_variables(layer) if v.trainable and not v.overwrite_with_gradient]
         return list(zip(numbered(variable.name for variable in own), own, strict=True))
 
     def host(self, layer, around):
@@ -47,7 +60,8 @@ class GenericRule:
     @contextmanager
     def watched(self, layer, calls, watch=None):
         """Return a context in which every call of the layer is appended to `calls`."""
-        call = layer.call
+        called = "call" if layer.quantization_mode is None else "quantized_call"
+        call = getattr(layer, called)
 
         def listening_call(*args, **kwargs):
             gate = Gate()
@@ -59,7 +73,7 @@ class GenericRule:
             calls.append(Call((args, kwargs), tuple(_float_tensors(outputs)), gate))
             return outputs
 
-        with attributes(layer, call=listening_call):
+        with attributes(layer, **{called: listening_call}):
             yield
 
     def factors(self, layer, calls, adjoints, backward):

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, attributes, unscaled
+from keras_spectral.capture.rule import Call, InWords, attributes, unscaled
 from keras_spectral.spectra.factors import Factors, joined_calls
 from keras_spectral.spectra.side_by_side import SideBySide
 
@@ -30,12 +30,23 @@ L = keras.layers
 
 LAYERS = (L.RNN, L.SimpleRNN, L.GRU, L.LSTM)
 
+GATES = "`∂L/∂Z [n, t, o]` of every gate"
+
 
 class RecurrentRule:
     """Captures the cell of `SimpleRNN`, `GRU`, `LSTM`, and of an `RNN` around such a cell."""
 
     layer_types = (L.SimpleRNNCell, L.GRUCell, L.LSTMCell)
     needs_tape = False
+    in_words = (
+        InWords("kernel", "the input of every step `[n, t, i]`", GATES, "`[i, o]`"),
+        InWords("recurrent_kernel", "the state before every step `[n, t, u]`", GATES, "`[u, o]`"),
+    )
+    left_to_generic = (
+        "`recurrent_dropout` of a GRU",
+        "a cell in another loop than that of `RNN`",
+        "on a GPU, unless `use_cudnn=False`",
+    )
 
     def obstacle(self, layer):
         """Return why this very cell cannot be captured, or `None`."""
@@ -45,14 +56,20 @@ class RecurrentRule:
 
     def host(self, layer, around):
         """Return the recurrent layer that runs the cell, or `None`."""
+        return None if self.hostless(layer, around) else around[0]
+
+    def hostless(self, layer, around):
+        """Return why no layer around the cell can be watched in its place, or `None`."""
         if not around or not isinstance(around[0], LAYERS):
-            return None
+            return "run by no recurrent layer of Keras"
         host = type(around[0])
-        loops = {(known.call, known.inner_loop) for known in LAYERS}
+        if (host.call, host.inner_loop) not in {(known.call, known.inner_loop) for known in LAYERS}:
+            return f"run by {host.__name__}, which has a `call` or a loop of its own"
         # On a GPU Keras may run its fused kernels, which no bias can be added to.
         fused = hasattr(around[0], "use_cudnn") and around[0].use_cudnn is not False
-        on_gpu = bool(fused and tf.config.list_logical_devices("GPU"))
-        return around[0] if (host.call, host.inner_loop) in loops and not on_gpu else None
+        if fused and tf.config.list_logical_devices("GPU"):
+            return "on a GPU, where Keras may run its fused kernels (not with `use_cudnn=False`)"
+        return None
 
     def weights(self, layer):
         """Return both weights, by name."""
@@ -82,7 +99,8 @@ class RecurrentRule:
                 )
             seen = {
                 "sequences": sequences,
-                "before": tf.nest.flatten(initial_state)[0],
+                # Read now: of a stateful layer this is a variable, about to change.
+                "before": tf.convert_to_tensor(tf.nest.flatten(initial_state)[0]),
                 "outputs": outputs,
                 "mask": mask,
                 "dropped": cell.get_dropout_mask(sequences[:, 0]) if training else None,

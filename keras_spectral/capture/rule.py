@@ -53,6 +53,22 @@ class Backward(NamedTuple):
     jit: bool = False
 
 
+class InWords(NamedTuple):
+    """What a rule answers for one weight, in words, for `docs/layers.md`.
+
+    Attributes:
+        weight: Name of the weight.
+        a: What A is.
+        delta: What Δ is.
+        gradient: Shape of the matrix G.
+    """
+
+    weight: str
+    a: str
+    delta: str
+    gradient: str
+
+
 class Rule(Protocol):
     """How one layer family is captured. One file per family implements it."""
 
@@ -168,6 +184,9 @@ class ProductRule:
     layer_types: tuple
     needs_tape = False
     weight_names: tuple = ("kernel",)
+    in_words: tuple[InWords, ...] = ()
+    left_to_generic: tuple[str, ...] = ()
+    """Options with which a layer of the family goes to the generic rule, in words."""
 
     def normal_form(self, layer, inputs, delta) -> Any:
         """Return `{weight name: (A, Δ)}` of one call.
@@ -195,7 +214,7 @@ class ProductRule:
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""
         if layer.quantization_mode is not None:
-            return f"quantised weights ({layer.quantization_mode}) have no gradient"
+            return f"quantised weights ({layer.quantization_mode}), in a `call` of their own"
         if getattr(layer, "lora_enabled", False):
             return "LoRA: the kernel is frozen"
         return None

@@ -205,9 +205,8 @@ def _gram(patches):
 
 
 def _spatial(x):
-    dynamic = tf.shape(x) if None in x.shape[1:-1] else None
     sizes = enumerate(x.shape[1:-1], start=1)
-    return [dynamic[axis] if size is None else size for axis, size in sizes]
+    return [tf.shape(x)[axis] if size is None else size for axis, size in sizes]
 
 
 def _at_least_0(size):

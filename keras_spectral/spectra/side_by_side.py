@@ -30,7 +30,7 @@ class SideBySide(tf.experimental.ExtensionType):
     @property
     def width(self):
         """Features of all parts."""
-        return self.tensor.shape[-1]
+        return int(self.tensor.shape[-1])
 
     @property
     def blocks(self):

@@ -1,0 +1,134 @@
+"""Patches, tokens and parts side by side, against the matrices they stand for."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_spectral.spectra import patches as module
+from keras_spectral.spectra.patches import Patches
+from keras_spectral.spectra.rows import group_rows
+from keras_spectral.spectra.side_by_side import SideBySide
+from keras_spectral.spectra.tokens import Tokens
+
+
+def members_of(mask):
+    return [np.ones(len(mask), bool), *mask.T]
+
+
+def stacked(find, mask):
+    """Return what `find` gives for the whole batch, and then for every group."""
+    return np.concatenate([find(None), find(group_rows(tf.constant(mask)))])
+
+
+def unfolded(x, kernel, strides, dilation, padding, blocks):
+    """Return `[n, s, i]` by looking every number up."""
+    n, *spatial, c = x.shape
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if padding == "same":
+        sizes = [-(-size // stride) for size, stride in zip(spatial, strides, strict=True)]
+        total = [
+            max((out - 1) * stride + r - size, 0)
+            for out, stride, r, size in zip(sizes, strides, reach, spatial, strict=True)
+        ]
+        before = [t // 2 for t in total]
+    else:
+        sizes = [
+            (size - r) // stride + 1
+            for size, r, stride in zip(spatial, reach, strides, strict=True)
+        ]
+        before = [0] * len(spatial)
+    rows = []
+    for position in itertools.product(*map(range, sizes)):
+        row = np.zeros((n, blocks, int(np.prod(kernel)), c // blocks))
+        for j, offset in enumerate(itertools.product(*map(range, kernel))):
+            at = np.multiply(position, strides) + np.multiply(offset, dilation) - before
+            if all(0 <= i < size for i, size in zip(at, spatial, strict=True)):
+                row[:, :, j] = x[(slice(None), *at)].reshape(n, blocks, -1)
+        rows.append(row.reshape(n, -1))
+    return np.stack(rows, axis=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), axes=st.integers(1, 3), seed=st.integers(0, 99))
+def test_patches_equal_the_unfolded_input_in_chunks_of_any_size(data, axes, seed):
+    draw = [data.draw(st.integers(1, 3)) for _ in range(3 * axes)]
+    kernel, strides, dilation = (tuple(draw[k::3]) for k in range(3))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    spatial = [data.draw(st.integers(least, 7)) for least in reach]
+    padding, blocks = data.draw(st.sampled_from(["valid", "same"])), data.draw(st.integers(1, 2))
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((4, *spatial, 2 * blocks)).astype("f")
+    mask = rng.random((4, 3)) < 0.5
+    wanted = unfolded(x, kernel, strides, dilation, padding, blocks)
+    found = Patches((tf.constant(x),), kernel, strides, dilation, padding, blocks)
+    assert (found.positions, found.width) == wanted.shape[1:]
+    np.testing.assert_array_equal(found.rows(), wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_BYTES", data.draw(st.sampled_from([1, 900, 10**6])))
+        delta = rng.standard_normal((4, wanted.shape[1], 2 * blocks))
+        grams = stacked(found.grams, mask)
+        products = stacked(lambda rows: found.products(tf.constant(delta), rows), mask)
+    parts, deltas = (np.split(part, blocks, axis=-1) for part in (wanted, delta))
+    for group, own in enumerate(members_of(mask)):
+        flat = wanted[own].reshape(-1, wanted.shape[-1])
+        np.testing.assert_allclose(grams[group], flat.T @ flat, atol=1e-9)
+        pairs = zip(parts, deltas, strict=True)
+        product = [np.einsum("nsi,nso->io", a[own], d[own]) for a, d in pairs]
+        np.testing.assert_allclose(products[group], np.concatenate(product, -1), atol=1e-9)
+
+
+def test_patches_of_sizes_that_a_graph_does_not_know():
+    x = np.random.default_rng(0).standard_normal((3, 6, 5, 2)).astype("f")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2])])
+    def found(x):
+        patches = Patches((x,), (3, 2), (2, 1), (1, 1), "same", 1)
+        return patches.rows(), patches.grams(None), patches.positions
+
+    rows, gram, positions = found(x)
+    wanted = unfolded(x, (3, 2), (2, 1), (1, 1), "same", 1)
+    np.testing.assert_array_equal(rows, wanted)
+    assert positions == wanted.shape[1]
+    np.testing.assert_allclose(gram[0], np.einsum("nsi,nsj->ij", wanted, wanted), atol=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(vocabulary=st.integers(1, 9), s=st.integers(1, 5), o=st.integers(1, 6))
+def test_tokens_equal_one_hot_rows(vocabulary, s, o):
+    rng = np.random.default_rng(vocabulary + 10 * s)
+    ids, mask = rng.integers(0, vocabulary, (4, s)), rng.random((4, 3)) < 0.5
+    delta = rng.standard_normal((4, s, o))
+    tokens = Tokens(tf.constant(ids, tf.int32), vocabulary)
+    spectra = stacked(tokens.spectra, mask)
+    products = stacked(lambda rows: tokens.products(tf.constant(delta), rows), mask)
+    for group, own in enumerate(members_of(mask)):
+        rows = np.eye(vocabulary)[ids[own]].reshape(-1, vocabulary)
+        sigma = np.zeros(spectra.shape[1] - 1)
+        values = np.linalg.svd(rows, compute_uv=False)
+        sigma[: len(values)] = values
+        np.testing.assert_allclose(spectra[group], [np.linalg.norm(rows), *sigma], atol=1e-7)
+        gradient = rows.T @ delta[own].reshape(-1, o)
+        np.testing.assert_allclose(
+            np.linalg.norm(products[group]), np.linalg.norm(gradient), atol=1e-9
+        )
+        np.testing.assert_allclose(
+            products[group].T @ products[group], gradient.T @ gradient, atol=1e-9
+        )
+
+
+def test_parts_side_by_side_meet_their_own_columns():
+    rng = np.random.default_rng(0)
+    a, delta = rng.standard_normal((4, 3, 4)), rng.standard_normal((4, 3, 5))
+    mask = rng.random((4, 2)) < 0.5
+    parts = SideBySide(tf.constant(a), (3, 2))
+    products = stacked(lambda rows: parts.products(tf.constant(delta), rows), mask)
+    for group, own in enumerate(members_of(mask)):
+        wanted = [
+            np.einsum("nsi,nso->io", a[own, :, :2], delta[own, :, :3]),
+            np.einsum("nsi,nso->io", a[own, :, 2:], delta[own, :, 3:]),
+        ]
+        np.testing.assert_allclose(products[group], np.concatenate(wanted, -1), atol=1e-12)
