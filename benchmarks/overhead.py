@@ -122,9 +122,11 @@ def rows(workload, times):
         yield [str(workload), case, milliseconds, f"{middle:.2f}", spread, fastest, target]
 
 
-def table(all_rows):
+HEAD = ["workload", "case", "ms per step", "ratio", "middle half", "fastest", "target"]
+
+
+def table(head, all_rows):
     """Return a Markdown table."""
-    head = ["workload", "case", "ms per step", "ratio", "middle half", "fastest", "target"]
     lines = [head, ["---"] * len(head), *all_rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -189,12 +191,12 @@ def main():
     found = []
     for workload in WORKLOADS:
         new = list(rows(workload, measured(workload, options.steps, options.repeats)))
-        print(table(new), flush=True)
+        print(table(HEAD, new), flush=True)
         found += new
     if options.write:
         floors = [f"- {w}: {eigenvalue_milliseconds(w):.1f} ms" for w in WORKLOADS]
         page = PAGE.format(
-            machine=machine(), table=table(found), floors="\n".join(floors), **vars(options)
+            machine=machine(), table=table(HEAD, found), floors="\n".join(floors), **vars(options)
         )
         options.write.write_text(page, encoding="utf-8")
 

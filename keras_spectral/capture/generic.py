@@ -70,7 +70,9 @@ class GenericRule:
             if len(list(_float_tensors(outputs))) > 1:
                 # One output may depend on another, or be it: Δ is of what goes out by each alone.
                 outputs = keras.tree.map_structure(_copied, outputs)
-            calls.append(Call((args, kwargs), tuple(_float_tensors(outputs)), gate))
+            # Of a softmax Keras' losses take the logits, past the output.
+            ends = tuple(getattr(y, "_keras_logits", y) for y in _float_tensors(outputs))
+            calls.append(Call((args, kwargs), ends, gate))
             return outputs
 
         with attributes(layer, **{called: listening_call}):
