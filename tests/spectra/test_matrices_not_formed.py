@@ -1,6 +1,8 @@
 """Patches, tokens and parts side by side, against the matrices they stand for."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,6 +96,35 @@ def test_patches_of_sizes_that_a_graph_does_not_know():
     np.testing.assert_array_equal(rows, wanted)
     assert positions == wanted.shape[1]
     np.testing.assert_allclose(gram[0], np.einsum("nsi,nsj->ij", wanted, wanted), atol=1e-9)
+
+
+PEAK = """
+import resource
+import tensorflow as tf
+from keras_spectral.spectra.patches import Patches
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+@tf.function(reduce_retracing=True)
+def gram(x):
+    return Patches((x,), (3, 3, 3), (1, 1, 1), (1, 1, 1), "valid", 1).grams(None)
+
+gram(tf.ones([4, 6, 6, 6, 8]))
+x = tf.ones([4, 40, 40, 40, 8])
+before = peak()
+gram(x)
+print(peak() - before)
+"""
+
+ALL_PATCHES = 4 * 38**3 * 27 * 8 * 8
+BOUND = 80e6
+
+
+def test_patches_are_never_held_all_at_once():
+    command = [sys.executable, "-c", PEAK]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(found.stdout) < BOUND < ALL_PATCHES / 4
 
 
 @settings(max_examples=25, deadline=None)

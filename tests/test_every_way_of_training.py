@@ -1,0 +1,503 @@
+"""Every way of training that Keras has: the weights of a plain model, and its gradients.
+
+Each way trains a plain model and a watched one, made alike. The weights must be equal, the spectra
+of the first step those of a plain `tf.GradientTape`, and two groups that share the examples between
+them must be seen wherever they are. The quick suite takes each way on one network; `make slow`
+takes them all on both.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_spectral as ks
+from keras_spectral.capture.sites import sites
+from tests.oracles.mlp import singular_values
+
+L = keras.layers
+
+N, BATCH = 22, 8
+"""Two whole batches and a ragged one, in each epoch."""
+
+GROUPS = np.array(["a", "b", "b", "a", "a", "b", "a", "b"] * 2 + ["a"] * 6)
+"""Of the ragged batch, all examples are in one group."""
+
+TOLERANCE = 1e-4
+"""Of σ₁: two ways to sum in float32."""
+
+
+# --- networks ---
+
+
+class Mixing(L.Layer):
+    """Attention with a residual, as users write it."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.attention = L.MultiHeadAttention(2, 2, **options)
+        self.norm = L.LayerNormalization()
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.norm.build(shape)
+
+    def call(self, x, training=None):
+        return self.norm(x + self.attention(x, x, training=training))
+
+
+class Penalised(L.Layer):
+    """Adds to the loss, has a weight, and tells its sublayers nothing."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x):
+        self.add_loss(0.1 * keras.ops.mean(keras.ops.square(x)))
+        return x * self.scale
+
+
+def signals(dropout=0.0, penalised=False, recurrent=None, **options):
+    yield L.Conv1D(4, 3, activation="relu", name="conv", **options)
+    yield L.BatchNormalization(name="norm")
+    if dropout:
+        yield L.Dropout(dropout)
+    if penalised:
+        yield Penalised(name="penalised")
+    yield L.GRU(3, name="gru", dropout=dropout, **options, **recurrent or {})
+
+
+def words(dropout=0.0, penalised=False, recurrent=None, mask_zero=False, **options):
+    of_embedding = {name.replace("kernel", "embeddings"): v for name, v in options.items()}
+    yield L.Embedding(9, 4, name="embedding", mask_zero=mask_zero, **of_embedding)
+    if dropout:
+        yield L.SpatialDropout1D(dropout)
+    yield L.LSTM(
+        3, name="lstm", return_sequences=True, dropout=dropout, **options, **recurrent or {}
+    )
+    yield Mixing(dropout=dropout, **options)
+    if penalised:
+        yield Penalised(name="penalised")
+    yield L.GlobalAveragePooling1D()
+
+
+def short(**options):
+    yield L.Conv1D(3, 3, activation="tanh", name="conv", **options)
+    yield L.LayerNormalization(name="norm")
+    yield L.GlobalAveragePooling1D()
+
+
+class Network(NamedTuple):
+    """Layers before the head, and what they take.
+
+    Attributes:
+        layers: Function of options that yields layers.
+        x: Inputs.
+    """
+
+    layers: Callable
+    x: Any
+
+    @property
+    def input(self):
+        return keras.Input(self.x.shape[1:], dtype=self.x.dtype)
+
+
+def tokens(rng):
+    x = rng.integers(1, 9, (N, 6)).astype("int32")
+    return np.where(np.arange(6) < rng.integers(1, 7, (N, 1)), x, 0).astype("int32")
+
+
+RNG = np.random.default_rng(0)
+Y = RNG.integers(0, 3, N)
+SIGNALS = RNG.standard_normal((N, 7, 2)).astype("f")
+NETWORKS = {
+    "signals": Network(signals, SIGNALS),
+    "words": Network(words, tokens(RNG)),
+    "short": Network(short, SIGNALS),
+}
+
+
+def head(**options):
+    return L.Dense(3, activation="softmax", name="head", dtype="float32", **options)
+
+
+# --- structures: functions of (class of model, network, options of its layers) ---
+
+
+def chained(x, layers):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def functional(cls, network, **options):
+    inputs = network.input
+    return cls(inputs, head()(chained(inputs, network.layers(**options))))
+
+
+def of_kind(cls, model):
+    return model if cls is keras.Model else ks.SpectralModel.from_model(model)
+
+
+def sequential(cls, network, **options):
+    layers = [network.input, *network.layers(**options), head()]
+    return of_kind(cls, keras.Sequential(layers))
+
+
+def unbuilt_sequential(cls, network, **options):
+    return of_kind(cls, keras.Sequential([*network.layers(**options), head()]))
+
+
+def nested(cls, network, **options):
+    first, *others = network.layers(**options)
+    inputs = network.input
+    inner = keras.Model(inputs, first(inputs), name="inner")
+    outer = keras.Sequential([inner, *others], name="outer")
+    inputs = network.input
+    return cls(inputs, head()(outer(inputs)))
+
+
+class Chain:
+    """Built when first called."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.chain, self.head = list(layers), head()
+
+    def call(self, x):
+        return self.head(chained(x, self.chain))
+
+
+class PlainChain(Chain, keras.Model):
+    pass
+
+
+class WatchedChain(Chain, ks.SpectralModel):
+    pass
+
+
+def subclassed(cls, network, **options):
+    own = PlainChain if cls is keras.Model else WatchedChain
+    return own(network.layers(**options))
+
+
+def built(cls, network, **options):
+    model = subclassed(cls, network, **options)
+    model(network.x[:1])
+    return model
+
+
+def wrapped(cls, network, **options):
+    return of_kind(cls, subclassed(keras.Model, network, **options))
+
+
+def shared_layers(cls, network, **options):
+    one, two = network.input, network.input
+    left, right = one, two
+    for layer in network.layers(**options):
+        left, right = layer(left), layer(right)
+    return cls([one, two], head()(L.Concatenate()([left, right])))
+
+
+def shared_submodel(cls, network, **options):
+    inputs = network.input
+    shared = keras.Model(inputs, chained(inputs, network.layers(**options)), name="shared")
+    one, two = network.input, network.input
+    return cls([one, two], head()(L.Concatenate()([shared(one), shared(two)])))
+
+
+def several(cls, network, **options):
+    inputs, extra = network.input, keras.Input((5,), name="extra")
+    x = L.Concatenate()([chained(inputs, network.layers(**options)), L.Dense(2)(extra)])
+    outputs = {"kind": L.Dense(3, activation="softmax", name="kind")(x)}
+    outputs["score"] = L.Dense(1, name="score")(x)
+    return cls([inputs, extra], outputs)
+
+
+def translating(cls, network, **options):
+    """An encoder whose last states are the first of a decoder, seen by wrappers of layers."""
+    inputs = network.input
+    first, *_ = network.layers(**options)
+    x, *states = L.LSTM(3, return_state=True, return_sequences=True, name="encoder")(first(inputs))
+    x = L.LSTM(3, return_sequences=True, name="decoder")(x, initial_state=states)
+    x = L.TimeDistributed(L.Dense(4, activation="tanh"))(x)
+    return cls(inputs, head()(L.Bidirectional(L.GRU(2))(x)))
+
+
+# --- ways ---
+
+
+class Way(NamedTuple):
+    """One way of training.
+
+    Attributes:
+        structure: Function that returns a model.
+        options: Of the layers.
+        compiled: Function that returns options of `compile`.
+        fitted: Function of a network that returns options of `fit`.
+        data: Function of a network that returns `(x, y)`.
+        policy: Of mixed precision.
+        tolerance: Of σ₁.
+        weights: How far trained weights may be from those of a plain model.
+    """
+
+    structure: Callable = functional
+    options: dict = {}  # noqa: RUF012
+    compiled: Callable = lambda: {}
+    fitted: Callable = lambda network: {}
+    data: Callable = lambda network: (network.x, Y)
+    policy: str = "float32"
+    tolerance: float = TOLERANCE
+    weights: float = 0.0
+
+
+def twice(network):
+    return [network.x, network.x[::-1]], Y
+
+
+def two_targets(network):
+    x = [network.x, RNG_FREE[:, :5]]
+    return x, {"kind": Y, "score": RNG_FREE[:, 5:]}
+
+
+RNG_FREE = np.random.default_rng(1).standard_normal((N, 6)).astype("f")
+
+TWO_LOSSES = {
+    "loss": {"kind": "sparse_categorical_crossentropy", "score": "mse"},
+    "loss_weights": {"kind": 0.5, "score": 2.0},
+}
+
+
+def focal(y_true, y_pred):
+    p = keras.ops.take_along_axis(y_pred, keras.ops.cast(y_true, "int32"), axis=1)[:, 0]
+    return -((1 - p) ** 2) * keras.ops.log(p)
+
+
+def scaling():
+    optimizer = keras.optimizers.Adam(0.01)
+    return {"optimizer": keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**10)}
+
+
+def adam(**options):
+    return lambda: {"optimizer": keras.optimizers.Adam(0.01, **options)}
+
+
+def decayed():
+    return {"optimizer": keras.optimizers.AdamW(0.01, global_clipnorm=0.1, use_ema=True)}
+
+
+def by_xla():
+    # Adam would make steps of the rounding of gradients that are 0.
+    return {"optimizer": keras.optimizers.SGD(0.1), "jit_compile": True}
+
+
+REGULAR = {"kernel_regularizer": keras.regularizers.L2(0.01)}
+RECURRENT = {"recurrent_regularizer": keras.regularizers.L1(0.01)}
+CONSTRAINED = {"kernel_constraint": keras.constraints.MaxNorm(0.5)}
+ACTIVE = {"activity_regularizer": keras.regularizers.L2(0.01)}
+SAMPLE_WEIGHT = np.linspace(0.0, 2.0, N).astype("f")
+
+WAYS = {
+    "functional": Way(),
+    "sequential": Way(sequential),
+    "sequential, unbuilt": Way(unbuilt_sequential),
+    "nested": Way(nested),
+    "subclassed, unbuilt": Way(subclassed),
+    "subclassed, built": Way(built),
+    "subclassed, wrapped": Way(wrapped),
+    "shared layers": Way(shared_layers, data=twice),
+    "a shared submodel": Way(shared_submodel, data=twice),
+    "several inputs, outputs and losses": Way(
+        several, data=two_targets, compiled=lambda: TWO_LOSSES
+    ),
+    "states handed on": Way(translating),
+    "add_loss": Way(options={"penalised": True}),
+    "weight regularisers": Way(options={**REGULAR, "recurrent": RECURRENT}),
+    "an activity regulariser": Way(options=ACTIVE),
+    "constraints": Way(options=CONSTRAINED),
+    "dropout": Way(options={"dropout": 0.3}),
+    # A weight's gradient is rounded to 11 or 8 bits by the plain tape alone.
+    "float16": Way(policy="mixed_float16", compiled=scaling, tolerance=2e-3),
+    "bfloat16": Way(policy="mixed_bfloat16", tolerance=2e-2),
+    "float64": Way(policy="float64"),
+    # XLA fuses what it is given, and is given more: float32 rounds otherwise.
+    "xla": Way(compiled=by_xla, weights=1e-6),
+    "eagerly": Way(compiled=lambda: {"run_eagerly": True}),
+    "gradient accumulation": Way(compiled=adam(gradient_accumulation_steps=2)),
+    "weight decay, clipping, averages": Way(compiled=decayed),
+    "several steps per execution": Way(compiled=lambda: {"steps_per_execution": 3}),
+    "sample weights": Way(fitted=lambda network: {"sample_weight": SAMPLE_WEIGHT}),
+    "class weights": Way(fitted=lambda network: {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}),
+    "validation": Way(
+        fitted=lambda network: {"validation_data": (network.x[:5], Y[:5]), "validation_freq": 1}
+    ),
+    "a loss of one's own": Way(compiled=lambda: {"loss": focal}),
+}
+
+ON_WORDS_ONLY = {"masking": Way(options={"mask_zero": True})}
+
+QUICK = {
+    ("functional", "words"),
+    ("masking", "words"),
+    ("xla", "short"),
+    *((way, "signals") for way in WAYS if way not in ("functional", "xla")),
+}
+
+
+def parameters():
+    for name in NETWORKS:
+        for way in WAYS if name != "words" else WAYS | ON_WORDS_ONLY:
+            quick = (way, name) in QUICK
+            if quick or name != "short":
+                marks = () if quick else pytest.mark.slow
+                yield pytest.param(
+                    (WAYS | ON_WORDS_ONLY)[way], name, id=f"{way}, {name}", marks=marks
+                )
+
+
+# --- the plain model, the watched one, and the comparison ---
+
+
+@contextlib.contextmanager
+def policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def compiled(way, cls, network, **extra):
+    keras.utils.set_random_seed(1)
+    with policy(way.policy):
+        model = way.structure(cls, network, **way.options)
+    options = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy", **way.compiled()}
+    model.compile(**options, **extra)
+    return model
+
+
+def trained(way, cls, network, **groups):
+    model = compiled(way, cls, network)
+    x, y = way.data(network)
+    keras.utils.set_random_seed(2)
+    arguments = {"batch_size": BATCH, "epochs": 2, "shuffle": False, "verbose": 0}
+    history = model.fit(x, y, **arguments, **way.fitted(network), **groups)
+    return model, history.history
+
+
+def first_batch(way, network):
+    fitted = way.fitted(network)
+    weight = fitted.get("sample_weight")
+    if "class_weight" in fitted:
+        weight = np.array([fitted["class_weight"][kind] for kind in Y], "f")
+    return keras.tree.map_structure(
+        lambda part: None if part is None else tf.constant(part[:BATCH]),
+        (*way.data(network), weight),
+    )
+
+
+def plain_gradients(model, x, y, sample_weight):
+    """Return the gradients of the loss without weight regularisers, in float64."""
+    optimizer = model.optimizer
+    with tf.GradientTape() as tape:
+        prediction = model(x, training=True)
+        loss = model.compute_loss(x, y, prediction, sample_weight, training=True)
+        weights = model.trainable_variables
+        loss -= sum(w.regularizer(w) for w in weights if w.regularizer is not None)
+        scale = getattr(optimizer, "initial_scale", 1.0)
+        loss *= scale
+    found = tape.gradient(loss, [weight.value for weight in weights])
+    return [np.asarray(tf.convert_to_tensor(part), float) / scale for part in found]
+
+
+def as_matrix(layer, gradient):
+    """Return a gradient `[i, o]`: of a kernel of `EinsumDense`, `i` is what the input has."""
+    rows = -1
+    if isinstance(layer, L.EinsumDense) and gradient.ndim > 2:
+        inputs, kernel = layer.equation.split("->")[0].split(",")
+        assert kernel.startswith("".join(letter for letter in kernel if letter in inputs))
+        n_shared = sum(letter in inputs for letter in kernel)
+        rows = int(np.prod(gradient.shape[:n_shared]))
+        return gradient.reshape(rows, -1)
+    return gradient.reshape(rows, gradient.shape[-1] if gradient.ndim else 1)
+
+
+def recorded_weights(model):
+    """Return `{(path, name): (layer, variable)}` of all that the log has."""
+    pairs = model.spectral_log.rows[["layer", "weight"]].drop_duplicates().itertuples(index=False)
+    known = {
+        (site.path, name): (site.layer, variable)
+        for site in sites(model)
+        for name, variable in site.weights
+    }
+    return {tuple(pair): known[tuple(pair)] for pair in pairs}
+
+
+def assert_all_but_biases_are_recorded(model):
+    recorded = {id(variable) for _, variable in recorded_weights(model).values()}
+    missed = [v for v in model.trainable_variables if id(v) not in recorded]
+    assert {v.name for v in missed} <= {"bias"}, [v.path for v in missed]
+
+
+def assert_first_gradients_equal(model, gradients, tolerance):
+    weights = [id(variable) for variable in model.trainable_variables]
+    log = model.spectral_log.select(quantity="gradient", group="all", step=0)
+    for (path, name), (layer, variable) in recorded_weights(model).items():
+        matrix = as_matrix(layer, gradients[weights.index(id(variable))])
+        wanted = singular_values(matrix, min(matrix.shape))
+        sigma = log.select(layer=path, weight=name).sigma
+        assert sigma.shape[0] == 1, (path, name)
+        found = np.zeros_like(wanted)
+        values = sigma[0][~np.isnan(sigma[0])]
+        found[: len(values)] = values
+        assert np.abs(found - wanted).max() <= tolerance * wanted[0], (path, name, found, wanted)
+
+
+def assert_groups_share_the_examples(log, groups=GROUPS):
+    """Two groups that are all: each is there when present, their squared norms add up."""
+    table = log.rows.set_index(["layer", "weight", "quantity", "step", "group"])
+    assert table.index.is_unique
+    for key, row in table.xs("all", level="group").iterrows():
+        begin = BATCH * (key[-1] % 3)
+        batch = groups[begin : begin + BATCH]
+        parts = table.loc[key]
+        sizes = {name: int((batch == name).sum()) for name in set(batch)}
+        assert parts["n_examples"].to_dict() == {"all": len(batch), **sizes}
+        norms = parts.drop("all")["frobenius_norm"]
+        if key[2] == "gradient":
+            slack = 1e-5 * norms.sum()  # the triangle inequality
+            assert norms.max() - (norms.sum() - norms.max()) <= row["frobenius_norm"] + slack
+            assert row["frobenius_norm"] <= norms.sum() + slack
+        else:
+            assert np.square(norms).sum() == pytest.approx(row["frobenius_norm"] ** 2, rel=1e-5)
+
+
+def assert_weights_equal(model, plain, tolerance=0.0):
+    assert model.get_weights()
+    for mine, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=tolerance)
+        else:
+            np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(("way", "name"), parameters())
+def test_weights_are_those_of_a_plain_model_and_gradients_those_of_a_plain_tape(way, name):
+    network = NETWORKS[name]
+    plain, history = trained(way, keras.Model, network)
+    model, watched_history = trained(way, ks.SpectralModel, network, groups=GROUPS)
+    assert_weights_equal(model, plain, way.weights)
+    if not way.weights:
+        assert watched_history == history
+    assert model.spectral_log.steps == list(range(6))
+    assert_all_but_biases_are_recorded(model)
+    fresh = compiled(way, keras.Model, network)
+    gradients = plain_gradients(fresh, *first_batch(way, network))
+    assert_first_gradients_equal(model, gradients, way.tolerance)
+    assert_groups_share_the_examples(model.spectral_log)
