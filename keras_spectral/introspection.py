@@ -52,7 +52,7 @@ class Introspection:
         if self._sites is None:
             self._forward(x)  # builds the model, and every layer in it
             sites = watched_sites(self._model, self.logger.settings)
-            self._sites = aligned_sites(sites, self._forward, x)
+            self._sites = aligned_sites(sites, self._forward, x, self.logger.settings.strict)
         self.logger.make_room(1)
         with _metrics_kept(self._model):
             self._look(x, y, sample_weight, mask)

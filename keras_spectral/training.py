@@ -275,7 +275,8 @@ class SpectralTraining:
         trainable = {id(weight) for weight in self.trainable_weights}
         sites = watched_sites(self, self.spectral_logger.settings)
         sites = [s for s in sites if any(id(variable) in trainable for _, variable in s.weights)]
-        return aligned_sites(sites, self._forward, x)
+        strict = self.spectral_logger.settings.strict
+        return aligned_sites(sites, self._forward, x, strict)
 
     def _draining(self, step_function):
         def train_function(iterator):

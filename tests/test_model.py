@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_spectral as ks
 
@@ -175,16 +176,25 @@ def test_sequences_of_unknown_length_are_recorded():
     assert model.spectral_log.rows.groupby("step")["n_rows"].first().tolist() == [30, 12]
 
 
-def test_a_layer_whose_leading_axis_is_not_the_example_is_skipped_with_a_reason():
+def test_a_layer_whose_leading_axis_is_not_the_example_is_seen_at_the_model():
     inputs = keras.Input((5, 4))
     folded = keras.ops.reshape(inputs, (-1, 4))
-    h = keras.layers.Dense(3, name="folded")(folded)
-    back = keras.ops.reshape(h, (-1, 15))
+    layer = keras.layers.Dense(3, name="folded")
+    back = keras.ops.reshape(layer(folded), (-1, 15))
     model = ks.SpectralModel(inputs, keras.layers.Dense(2, name="out")(back))
-    model.compile("sgd", "mse")
-    with pytest.warns(UserWarning, match="'folded' are not recorded: its leading axis"):
-        model.fit(np.ones((6, 5, 4)), np.zeros((6, 2)), verbose=0)
-    assert model.spectral_log.layers == ["out"]
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 5, 4)).astype("f"), rng.standard_normal((6, 2)).astype("f")
+    groups = np.array(list("aababb"))
+    model.fit(x, y, groups=groups, shuffle=False, verbose=0)
+    for group in "ab":
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(model(x) - y)[groups == group]) / y.size
+        wanted = np.linalg.svd(tape.gradient(loss, layer.kernel.value), compute_uv=False)
+        found = model.spectral_log.select(
+            layer="folded", weight="kernel", quantity="gradient", group=group
+        )
+        np.testing.assert_allclose(found.sigma[0][:3], wanted, rtol=1e-5, atol=1e-6 * wanted[0])
 
 
 @pytest.mark.parametrize("structure", ["list", "dict"])

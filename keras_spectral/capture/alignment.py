@@ -1,19 +1,25 @@
 """Where each layer is watched so that its rows belong to examples, found out before training.
 
 In a graph the batch axis has no size, so nothing tells whether the leading axis of a layer's input
-is the example. A trial trace with a batch of a telling size does; it runs nothing. A layer that
-cannot be watched itself, because it is called in a loop (the cell of a recurrent layer) or sees
-time folded into the batch, is watched at the nearest layer around it, by the generic rule.
+is the example. A trial trace with a batch of a telling size does; it runs nothing. Some layers
+cannot be watched themselves: one that is called in a loop (the cell of a recurrent layer), one that
+sees time folded into the batch, and one whose weight is used outside of its calls as well (a head
+tied to an embedding by hand). They are watched at the nearest layer around them that can be, by the
+generic rule, and in the last resort at the model as a whole.
 """
 
 import dataclasses
 import warnings
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 
 import keras
 import tensorflow as tf
 
 from keras_spectral.capture.registry import ANY_LAYER
+from keras_spectral.capture.rule import attributes, name_of_call
 from keras_spectral.capture.tape import WatchedForward
+from keras_spectral.errors import UnsupportedLayerError
 
 TRIAL_BATCH = 7
 """A batch size that no other axis is likely to have."""
@@ -21,17 +27,21 @@ TRIAL_BATCH = 7
 KNOWN = {TRIAL_BATCH, None}
 
 
-def aligned_sites(sites, forward, x):
+def aligned_sites(sites, forward, x, strict=False):
     """Return the sites whose rows can be assigned to examples, warning about the others.
 
     Args:
         sites: List of `Site`, each with a rule.
         forward: Function that runs the model on `x`.
         x: Structure of tensors, one batch.
+        strict: Whether such a site is an error.
 
     Returns:
         List of `Site`, with `watched` set where it must be. If the model cannot be traced with
         another batch size, the sites as they are.
+
+    Raises:
+        UnsupportedLayerError: If `strict` and there is one.
     """
     try:
         astray = _astray(sites, forward, x)
@@ -42,11 +52,13 @@ def aligned_sites(sites, forward, x):
     except Exception:
         return sites
     for site in astray:
-        warnings.warn(
-            f"The spectra of layer {site.path!r} are not recorded: its leading axis is not the "
-            "example (is time folded into the batch?), so its rows belong to no group.",
-            stacklevel=2,
+        message = (
+            f"The spectra of layer {site.path!r} are not recorded: nothing around it has outputs "
+            "that lead with the example, so its rows belong to no group."
         )
+        if strict:
+            raise UnsupportedLayerError(f"{message} Try `strict=False`, or other `layers`.")
+        warnings.warn(message, stacklevel=2)
     return [site for site in sites if site not in astray]
 
 
@@ -59,19 +71,75 @@ def _outwards(site):
 
 
 def _astray(sites, forward, x):
-    """Return the sites whose calls cannot all be seen with the example first."""
+    """Return the sites whose calls cannot all be seen with the example first, or are not all."""
     found: list = []
 
     def trial(inputs):
         watched = WatchedForward(sites)
-        with watched():
-            forward(inputs)
+        with watched(), _spans({id(site.watched): site.watched for site in sites}) as spans:
+            outputs = forward(inputs)
         found.extend(watched.hidden)
         found.extend(site for site, call in watched.calls if not _leading(call) <= KNOWN)
+        found.extend(site for site in sites if _is_used_elsewhere(site, spans, outputs))
         return tf.constant(0)
 
     tf.function(trial).get_concrete_function(keras.tree.map_structure(_trial_spec, x))
     return found
+
+
+@contextmanager
+def _spans(layers):
+    """Note which operations each layer adds to the graph: `{id of layer: [range, …]}`."""
+    spans = defaultdict(list)
+
+    def noting(key, call):
+        def noting_call(*args, **kwargs):
+            begin = _n_operations()
+            outputs = call(*args, **kwargs)
+            spans[key].append(range(begin, _n_operations()))
+            return outputs
+
+        return noting_call
+
+    with ExitStack() as stack:
+        for key, layer in layers.items():
+            called = name_of_call(layer)
+            noted = noting(key, getattr(layer, called))
+            stack.enter_context(attributes(layer, **{called: noted}))
+        yield spans
+
+
+def _n_operations():
+    return len(tf.compat.v1.get_default_graph().get_operations())
+
+
+def _is_used_elsewhere(site, spans, outputs):
+    """Tell whether the outputs depend on a weight by more than the calls of the watched layer."""
+    graph = tf.compat.v1.get_default_graph()
+    number = {operation: k for k, operation in enumerate(graph.get_operations())}
+    ends = {y.op for y in keras.tree.flatten(outputs) if tf.is_tensor(y)}
+    handles = [variable.value.handle for _, variable in site.weights]
+    within = spans[id(site.watched)]
+    return any(
+        _reaches(user, ends)
+        for outside, inside in getattr(graph, "captures", ())
+        if any(outside is handle for handle in handles)
+        for user in inside.consumers()
+        if not any(number[user] in span for span in within)
+    )
+
+
+def _reaches(operation, ends):
+    seen, waiting = set(), [operation]
+    while waiting:
+        operation = waiting.pop()
+        if operation in ends:
+            return True
+        for user in (user for output in operation.outputs for user in output.consumers()):
+            if user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return False
 
 
 def _leading(call):

@@ -19,7 +19,7 @@ NOT_TRAINED = "not trainable"
 
 LEFT_OUT = "not among the weights that the rule of the layer records"
 
-NOT_ITSELF = "called in a loop, or with another leading axis than the example"
+NOT_ITSELF = "called in a loop, used elsewhere too, or with another leading axis than the example"
 
 NO_EXAMPLE = "called with another leading axis than the example, as all around it"
 
@@ -148,7 +148,9 @@ def _why_generic(site, found):
     why = stepped_aside(site.layer, site.around) if site.rule is ANY_LAYER else ""
     if found.watched is site.watched:
         return why
-    return f"{why or NOT_ITSELF}; seen at {found.watched.name!r}, around it"
+    whole = found.watched is site.around[-1]
+    place = "the model as a whole" if whole else f"{found.watched.name!r}, around it"
+    return f"{why or NOT_ITSELF}; seen at {place}"
 
 
 def _why_not(site, found, variable):

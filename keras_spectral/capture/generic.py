@@ -19,7 +19,15 @@ from contextlib import ExitStack, contextmanager
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, InWords, attributes, numbered, own_variables, unscaled
+from keras_spectral.capture.rule import (
+    Call,
+    InWords,
+    attributes,
+    name_of_call,
+    numbered,
+    own_variables,
+    unscaled,
+)
 from keras_spectral.spectra.factors import Factors, with_positions
 
 
@@ -60,7 +68,7 @@ class GenericRule:
     @contextmanager
     def watched(self, layer, calls, watch=None):
         """Return a context in which every call of the layer is appended to `calls`."""
-        called = "call" if layer.quantization_mode is None else "quantized_call"
+        called = name_of_call(layer)
         call = getattr(layer, called)
 
         def listening_call(*args, **kwargs):

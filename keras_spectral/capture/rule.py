@@ -136,6 +136,15 @@ def attributes(layer, **values):
         layer.__dict__.update(before)
 
 
+def name_of_call(layer):
+    """Return the name of the method that Keras runs when a layer is called.
+
+    Args:
+        layer: A Keras layer.
+    """
+    return "call" if layer.quantization_mode is None else "quantized_call"
+
+
 def own_variables(layer):
     """Return the weights of a layer that are of none of the layers within, to which it may refer.
 

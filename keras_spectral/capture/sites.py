@@ -20,7 +20,7 @@ class Site:
         rule: The rule that captures it, or `None`.
         reason: Why it is not captured, or "".
         watched: The layer whose calls are watched: itself or one around it.
-        around: Tuple of the layers around it, the nearest first, without the model itself.
+        around: Tuple of the layers around it, the nearest first, the model last.
     """
 
     path: str
@@ -46,9 +46,10 @@ def sites(model):
         List of `Site`, in the order of the model. A layer used several times is listed once, at
         its first path.
     """
+    root = getattr(model, "wrapped_model", model)
     found = [
-        Site(path, layer, *_rule_or_reason(layer, around), around)
-        for path, layer, around in _paths(getattr(model, "wrapped_model", model))
+        Site(path, layer, *_rule_or_reason(layer, around), (*around, root))
+        for path, layer, around in _paths(root)
         if own_variables(layer)
     ]
     paths = numbered(site.path for site in found)

@@ -8,8 +8,8 @@ product of this matrix and its kernel `[k c, o]`. With several blocks (a grouped
 block of features meets its own columns of the kernel alone.
 
 Products run over a few rows at a time. Besides the padded input they hold a few copies of
-`CHUNK_BYTES` of patches, or of the patches of one slice of one example along the first spatial axis,
-if that is more.
+`CHUNK_BYTES` of patches, or of the patches of one slice of one example along the first spatial
+axis, if that is more.
 
 Source: Chellapilla, Puri, Simard, "High performance convolutional neural networks for document
 processing" (2006), for the unfolding.

@@ -192,8 +192,14 @@ def test_what_is_not_captured_says_why():
     assert reasons(model) == {"kernel": "", "recurrent_kernel": "", "bias": BIAS}
     model, _, _ = example(lambda: Wider(3), (4,))
     assert reasons(model) == {"kernel": "", "bias": BIAS, "spare": LEFT_OUT}
+    model, _, _ = example(lambda: lambda x: L.Dense(3)(keras.ops.reshape(x, (-1, 4))), (5, 4))
+    assert reasons(model) == {"kernel": NO_EXAMPLE, "bias": NO_EXAMPLE}
+
+
+def test_a_layer_that_can_only_be_seen_at_the_model_says_so():
     model, _, _ = example(lambda: folded, (5, 4))
-    assert ks.coverage(model)["reason"].tolist() == [NO_EXAMPLE, NO_EXAMPLE, "", BIAS]
+    at_the_model = f"{NOT_ITSELF}; seen at the model as a whole"
+    assert ks.coverage(model)["reason"].tolist() == [at_the_model, at_the_model, "", BIAS]
 
 
 def test_a_kernel_that_is_not_trained_is_not_captured():
