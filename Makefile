@@ -32,7 +32,7 @@ test: $(INSTALLED)  ## the fast tests and every example in a docstring
 	$(PYTHON) -m pytest -n 2 --doctest-modules keras_spectral tests
 
 slow: $(INSTALLED)  ## the tests that take more than a few seconds
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n 2 -m slow
 
 check: $(INSTALLED)  ## format, lint, types, floors
 	scripts/check
