@@ -1,0 +1,95 @@
+"""Models that no one here wrote: every weight is captured, exactly, and training is left alone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_spectral as ks
+from keras_spectral.capture.alignment import aligned_sites
+from keras_spectral.capture.rule import Backward
+from keras_spectral.capture.sites import sites
+from keras_spectral.capture.tape import WatchedForward
+from keras_spectral.spectra.matrices import group_matrix
+from keras_spectral.spectra.rows import group_rows
+
+N, CLASSES = 4, 3
+TOLERANCE = 1e-4
+"""Of the gradient's norm, in float32."""
+
+ROUNDING = 1e-5
+"""TensorFlow groups float operations around normalisation layers otherwise if somebody looks."""
+
+MODELS = {
+    "ResNet50": (keras.applications.ResNet50, 32),
+    "MobileNetV3Small": (keras.applications.MobileNetV3Small, 32),
+    "EfficientNetV2B0": (keras.applications.EfficientNetV2B0, 32),
+}
+MASK = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], bool)
+
+pytestmark = pytest.mark.slow
+
+
+def built(name):
+    make, size = MODELS[name]
+    keras.utils.set_random_seed(0)
+    model = make(weights=None, classes=CLASSES, input_shape=(size, size, 3))
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 255, (N, size, size, 3)).astype("f")
+    return model, x, np.eye(CLASSES)[np.arange(N) % CLASSES].astype("f")
+
+
+def as_matrix(gradient, shape):
+    """Return a gradient as the matrix of a shape, whichever axes come first."""
+    return np.asarray(gradient, float).reshape(shape)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_group_gradients_of_a_partition_add_up_to_the_gradient_of_every_weight(name):
+    model, x, y = built(name)
+    watched = WatchedForward(aligned_sites([s for s in sites(model) if s.rule], model, x))
+    with tf.GradientTape(persistent=True) as tape:
+        with watched(tape.watch):
+            prediction = model(x, training=True)
+        loss = tf.reduce_mean(keras.losses.categorical_crossentropy(y, prediction))
+    variables = {
+        (site.path, weight): v for site in watched._sites for weight, v in site.weights
+    }
+    of_weights = tape.gradient(loss, [v.value for v in variables.values()])
+    gradients = dict(zip(variables, of_weights, strict=True))
+    backward = Backward(tf.constant(N), tf.constant(MASK, tf.uint8), tf.constant(True), tape)
+    factors = watched.factors(tape.gradient(loss, watched.outputs), backward)
+    assert set(factors) == set(variables)
+    captured = {id(v) for v in variables.values()}
+    missed = [v.path for v in model.trainable_variables if id(v) not in captured]
+    assert all(path.endswith("/bias") for path in missed), missed
+    largest = max(float(tf.norm(g)) for g in gradients.values())
+    for key, factor in factors.items():
+        parts = group_matrix(factor, "gradient", group_rows(tf.constant(MASK)))
+        wanted = as_matrix(gradients[key], parts.shape[1:])
+        error = np.linalg.norm(np.sum(parts, axis=0) - wanted)
+        assert error <= TOLERANCE * max(np.linalg.norm(wanted), 1e-3 * largest), key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_is_recorded_whole_and_leaves_the_weights_of_a_plain_model(name):
+    weights = []
+    for record in (False, True):
+        model, x, y = built(name)
+        if record:
+            model = ks.SpectralModel.from_model(model)
+        options = {"spectra": ks.Spectra(strict=True)} if record else {}
+        model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy", **options)
+        extra = {"groups": ["a", "b", "a", "b"]} if record else {}
+        keras.utils.set_random_seed(1)
+        model.fit(x, y, batch_size=N, verbose=0, **extra)
+        weights.append(model.get_weights())
+    table = ks.coverage(model)
+    assert (table["captured"] | (table["reason"] != "")).all()
+    rows = model.spectral_log.rows
+    recorded = set(zip(rows["layer"], rows["weight"], strict=True))
+    named = table[table["captured"]]
+    assert recorded == set(zip(named["layer"], named["weight"], strict=True))
+    assert set(rows["group"]) == {"all", "a", "b"}
+    for plain, watched in zip(*weights, strict=True):
+        np.testing.assert_allclose(watched, plain, rtol=0, atol=ROUNDING)
