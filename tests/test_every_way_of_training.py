@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 import keras_spectral as ks
+from keras_spectral.capture.rule import own_variables
 from keras_spectral.capture.sites import sites
 from tests.oracles.mlp import singular_values
 
@@ -307,7 +308,6 @@ def by_xla():
 REGULAR = {"kernel_regularizer": keras.regularizers.L2(0.01)}
 RECURRENT = {"recurrent_regularizer": keras.regularizers.L1(0.01)}
 CONSTRAINED = {"kernel_constraint": keras.constraints.MaxNorm(0.5)}
-ACTIVE = {"activity_regularizer": keras.regularizers.L2(0.01)}
 SAMPLE_WEIGHT = np.linspace(0.0, 2.0, N).astype("f")
 
 WAYS = {
@@ -326,11 +326,11 @@ WAYS = {
     "states handed on": Way(translating),
     "add_loss": Way(options={"penalised": True}),
     "weight regularisers": Way(options={**REGULAR, "recurrent": RECURRENT}),
-    "an activity regulariser": Way(options=ACTIVE),
     "constraints": Way(options=CONSTRAINED),
     "dropout": Way(options={"dropout": 0.3}),
     # A weight's gradient is rounded to 11 or 8 bits by the plain tape alone.
-    "float16": Way(policy="mixed_float16", compiled=scaling, tolerance=2e-3),
+    # The bias of a GRU is summed over examples along another axis: in 16 bits that shows.
+    "float16": Way(policy="mixed_float16", compiled=scaling, tolerance=2e-3, weights=1e-4),
     "bfloat16": Way(policy="mixed_bfloat16", tolerance=2e-2),
     "float64": Way(policy="float64"),
     # XLA fuses what it is given, and is given more: float32 rounds otherwise.
@@ -352,7 +352,6 @@ ON_WORDS_ONLY = {"masking": Way(options={"mask_zero": True})}
 ON_SIGNALS = {
     "nested",
     "subclassed, unbuilt",
-    "a shared submodel",
     "dropout",
     "float16",
     "eagerly",
@@ -363,7 +362,7 @@ ON_SIGNALS = {
 QUICK = {
     ("masking", "words"),
     *((way, "signals") for way in ON_SIGNALS),
-    *((way, "short") for way in WAYS if way not in ON_SIGNALS),
+    *((way, "short") for way in WAYS if way not in {*ON_SIGNALS, "states handed on"}),
 }
 
 
@@ -401,7 +400,7 @@ def made(way, cls, network):
 
 
 def trained(model, x, y, **fitted):
-    keras.utils.set_random_seed(2)
+    keras.utils.set_random_seed(2)  # of weights made when first called
     arguments = {"batch_size": BATCH, "epochs": 2, "shuffle": False, "verbose": 0}
     history = model.fit(x, y, **arguments | fitted)
     return history.history
@@ -418,6 +417,7 @@ def first_batch(x, y, fitted):
 
 def plain_gradients(model, x, y, sample_weight):
     """Return the gradients of the loss without weight regularisers, in float64."""
+    keras.utils.set_random_seed(2)  # as in `trained`
     with tf.GradientTape() as tape:
         prediction = model(x, training=True)
         loss = model.compute_loss(x, y, prediction, sample_weight, training=True)
@@ -446,9 +446,9 @@ def recorded_weights(model):
     """Return `{(path, name): (layer, variable)}` of all that the log has."""
     pairs = model.spectral_log.rows[["layer", "weight"]].drop_duplicates().itertuples(index=False)
     known = {
-        (site.path, name): (site.layer, variable)
+        (site.path, variable.name): (site.layer, variable)
         for site in sites(model)
-        for name, variable in site.weights
+        for variable in own_variables(site.layer)
     }
     return {tuple(pair): known[tuple(pair)] for pair in pairs}
 
@@ -566,22 +566,24 @@ def test_a_layer_frozen_for_one_fit_has_no_rows_in_it_and_rows_again_after(netwo
 
 
 def test_a_shuffled_dataset_brings_its_groups():
-    order = tf.data.Dataset.range(N).shuffle(N, seed=4, reshuffle_each_iteration=False)
-    order = np.array([int(k) for k in order])
     network = NETWORKS["short"]
+    plain, model, fresh = (
+        made(Way(), cls, network) for cls in (keras.Model, ks.SpectralModel, keras.Model)
+    )
+
+    def shuffled(data):
+        return data.shuffle(N, seed=4, reshuffle_each_iteration=False)
 
     def dataset(grouped):
         data = tf.data.Dataset.from_tensor_slices((network.x, Y))
         data = ks.with_groups(data, GROUPS) if grouped else data
-        return data.shuffle(N, seed=4, reshuffle_each_iteration=False).batch(BATCH).prefetch(2)
+        return shuffled(data).batch(BATCH).prefetch(2)
 
-    plain, model, fresh = (
-        made(Way(), cls, network) for cls in (keras.Model, ks.SpectralModel, keras.Model)
-    )
     for one in (plain, model):
         data = dataset(grouped=one is model)
         one.fit(data, epochs=2, shuffle=False, verbose=0, validation_data=dataset(grouped=False))
     assert_weights_equal(model, plain)
+    order = np.array([int(k) for k in shuffled(tf.data.Dataset.range(N))])
     batch = (tf.constant(part[order[:BATCH]]) for part in (network.x, Y))
     assert_first_gradients_equal(model, plain_gradients(fresh, *batch, None))
     assert_groups_share_the_examples(model.spectral_log, GROUPS[order])
@@ -629,27 +631,37 @@ class Branching(Chain):
     def __init__(self, layers):
         super().__init__(layers)
         self.left, self.right = L.Dense(3, name="left"), L.Dense(3, name="right")
-        self.left.build((None, 3)), self.right.build((None, 3))
+        for layer in (self.left, self.right):  # Keras builds none within a branch
+            layer.build((None, 3))
 
     def call(self, x, training=None):
         x = chained(x, self.chain)
         positive = keras.ops.mean(x) > 0
-        return self.head(
-            keras.ops.cond(positive, lambda: self.left(x), lambda: self.right(x))
-        )
+        return self.head(keras.ops.cond(positive, lambda: self.left(x), lambda: self.right(x)))
 
 
-@pytest.mark.parametrize("mixin", [Steady, Choosing])
-def test_forward_passes_of_ones_own_are_watched_as_they_go(mixin):
-    network = NETWORKS["short"]
-
+def own_model(mixin, network):
     def make(cls):
         keras.utils.set_random_seed(1)
         model = own(mixin, cls)(network.layers())
         model(network.x[:1])
         return compiled(model)
 
-    model = watched_like_plain(make, network.x, Y)
+    return make
+
+
+@pytest.mark.parametrize("mixin", [Steady, Choosing])
+def test_forward_passes_of_ones_own_are_watched_as_they_go(mixin):
+    network = NETWORKS["short"]
+    model = watched_like_plain(own_model(mixin, network), network.x, Y)
     assert_all_but_biases_are_recorded(model)
     calls = model.spectral_log.select(layer="norm", quantity="activation", group="all", step=0)
     assert list(calls.rows["n_rows"]) == [2 * 5 * BATCH]  # both calls, five positions
+
+
+def test_layers_in_a_branch_of_the_graph_are_recorded_as_seen_from_outside_of_it():
+    network = NETWORKS["short"]
+    model = watched_like_plain(own_model(Branching, network), network.x, Y)
+    assert_all_but_biases_are_recorded(model)
+    whole = model.spectral_log.select(layer="left", quantity="activation", group="all", step=0)
+    assert list(whole.rows["n_rows"]) == [7 * BATCH]  # the input of the model
