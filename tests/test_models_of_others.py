@@ -52,9 +52,7 @@ def test_group_gradients_of_a_partition_add_up_to_the_gradient_of_every_weight(n
         with watched(tape.watch):
             prediction = model(x, training=True)
         loss = tf.reduce_mean(keras.losses.categorical_crossentropy(y, prediction))
-    variables = {
-        (site.path, weight): v for site in watched._sites for weight, v in site.weights
-    }
+    variables = {(site.path, weight): v for site in watched._sites for weight, v in site.weights}
     of_weights = tape.gradient(loss, [v.value for v in variables.values()])
     gradients = dict(zip(variables, of_weights, strict=True))
     backward = Backward(tf.constant(N), tf.constant(MASK, tf.uint8), tf.constant(True), tape)
