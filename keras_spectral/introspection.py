@@ -62,7 +62,7 @@ class Introspection:
 
     def _watch(self, x, y, sample_weight, mask):
         watched = WatchedForward(self._sites)
-        with tf.GradientTape(persistent=watched.needs_tape) as tape, watched(tape.watch):
+        with tf.GradientTape() as tape, watched(tape.watch):
             y_pred = self._forward(x)
             loss = self._model._compute_loss(
                 x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
@@ -70,7 +70,7 @@ class Introspection:
         n = tf.shape(keras.tree.flatten(x)[0])[0]
         due = self.logger.due()
         per_example = self.logger.settings.gradients == "per_example"
-        backward = Backward(n, mask, due, tape, example_gradients=per_example)
+        backward = Backward(n, mask, due, example_gradients=per_example)
         adjoints = tape.gradient(loss, watched.outputs)
         self.logger.update_state(lambda: watched.factors(adjoints, backward), mask, n, due)
 

@@ -171,7 +171,7 @@ class SpectralTraining:
     def _update(self, x, y, sample_weight, mask, due, record=lambda find: find()):
         watched = WatchedForward(self._sites)
         # Forward pass
-        with tf.GradientTape(persistent=watched.needs_tape) as tape:
+        with tf.GradientTape() as tape:
             with watched(tape.watch):
                 y_pred = self._forward(x)
                 loss = self._compute_loss(
@@ -189,7 +189,6 @@ class SpectralTraining:
             n_examples(x),
             mask,
             due,
-            tape=tape,
             scale=None if scale is unscaled else scale,
             example_gradients=self.spectral_logger.settings.gradients == "per_example",
             jit=bool(self.jit_compile),

@@ -182,7 +182,7 @@ class _Run:
         ]
         adjoints = self._gradient(self._watched.outputs, kept)
         mask = tf.constant(np.stack([members, np.ones(self.n, bool)], axis=1))
-        backward = Backward(tf.constant(self.n), mask, tf.constant(True), self._tape)
+        backward = Backward(tf.constant(self.n), mask, tf.constant(True))
         factors = self._watched.factors(adjoints, backward)
         mixing = self._mixing(adjoints, members)
         weights = {(site, name): v for site in self._sites for name, v in site.weights}

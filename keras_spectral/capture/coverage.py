@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from contextlib import contextmanager
 
 import keras
 import pandas as pd
@@ -10,7 +9,7 @@ from keras.src.models.functional import Functional  # Keras has no public name f
 
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.registry import ANY_LAYER, stepped_aside
-from keras_spectral.capture.rule import own_variables
+from keras_spectral.capture.rule import losses_kept, own_variables
 from keras_spectral.capture.sites import sites
 
 BIAS = "a vector: its gradient is the sum of the rows of the layer's adjoint"
@@ -91,7 +90,7 @@ def _traced(model, known):
     watched = [site for site in known if site.rule is not None]
     inputs = _inputs(inner)
     if inputs is not None:
-        with _losses_kept(inner), warnings.catch_warnings():
+        with losses_kept(inner), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the trial warns of, the table tells
             watched = aligned_sites(watched, lambda x: inner(x, training=True), inputs)
     by_path = {site.path: site for site in watched}
@@ -103,17 +102,6 @@ def _inputs(model):
     if isinstance(model, keras.Sequential):
         return model.inputs[0]
     return model.input if isinstance(model, Functional) else None
-
-
-@contextmanager
-def _losses_kept(model):
-    """Leave what layers have added to the loss as it is: a trial would put symbols in its place."""
-    before = [(layer, layer._losses[:]) for layer in model._flatten_layers()]
-    try:
-        yield
-    finally:
-        for layer, losses in before:
-            layer._losses[:] = losses
 
 
 def _facts(site, variable):

@@ -14,7 +14,9 @@ norm. A and Δ belong to the layer and are recorded once, with its first weight.
 """
 
 import math
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -23,6 +25,7 @@ from keras_spectral.capture.rule import (
     Call,
     InWords,
     attributes,
+    losses_kept,
     name_of_call,
     numbered,
     own_variables,
@@ -35,7 +38,6 @@ class GenericRule:
     """Captures every layer whose calls can be seen and whose output leads with the example."""
 
     layer_types = (keras.layers.Layer,)
-    needs_tape = True
     in_words = (
         InWords(
             "every trainable one",
@@ -70,17 +72,12 @@ class GenericRule:
         """Return a context in which every call of the layer is appended to `calls`."""
         called = name_of_call(layer)
         call = getattr(layer, called)
+        repeatable = _is_repeatable(layer)
 
         def listening_call(*args, **kwargs):
-            gate = Gate()
-            args, kwargs = keras.tree.map_structure(gate, (args, kwargs))
-            outputs = call(*args, **kwargs)
-            if len(list(_float_tensors(outputs))) > 1:
-                # One output may depend on another, or be it: Δ is of what goes out by each alone.
-                outputs = keras.tree.map_structure(_copied, outputs)
-            # Of a softmax Keras' losses take the logits, past the output.
-            ends = tuple(getattr(y, "_keras_logits", y) for y in _float_tensors(outputs))
-            calls.append(Call((args, kwargs), ends, gate))
+            outputs, taped = _taped(call, args, kwargs)
+            again = partial(_repeated, layer, args, kwargs) if repeatable else lambda: taped
+            calls.append(Call((args, kwargs), taped.outputs, again))
             return outputs
 
         with attributes(layer, **{called: listening_call}):
@@ -103,72 +100,81 @@ class GenericRule:
         return dict(zip(names, factors, strict=True))
 
 
-class Gate:
-    """Lets a tensor through as it is, and its gradient only while open.
+class Taped(NamedTuple):
+    """A call on a tape of its own, which sees nothing of what came before.
 
-    Closed, it keeps differentiation inside the layer: what came of an earlier call of the layer may
-    be the input of this one, and all that lies before it would be differentiated in vain.
+    Attributes:
+        outputs: Tuple of the floating-point tensors that were returned.
+        tape: Persistent `tf.GradientTape`.
     """
 
-    def __init__(self):
-        self._open = True
+    outputs: tuple
+    tape: tf.GradientTape
 
-    def __call__(self, value):
-        """Return a float tensor behind the gate, anything else as it is."""
-        if not _is_float_tensor(value):
-            return value
 
-        @tf.custom_gradient
-        def through(x):
-            return tf.identity(x), lambda dy: dy if self._open else None
+def _taped(call, args, kwargs):
+    """Return what a call returns, and the `Taped` call."""
+    with tf.GradientTape(persistent=True) as tape:
+        outputs = call(*args, **kwargs)
+        if len(list(_float_tensors(outputs))) > 1:
+            # One output may depend on another, or be it: Δ is of what goes out by each alone.
+            outputs = keras.tree.map_structure(_copied, outputs)
+    # Of a softmax Keras' losses take the logits, past the output.
+    ends = tuple(getattr(y, "_keras_logits", y) for y in _float_tensors(outputs))
+    return outputs, Taped(ends, tape)
 
-        return _marked_as(value, through(value))
 
-    @contextmanager
-    def closed(self):
-        """Let no gradient through for a while."""
-        self._open = False
-        try:
-            yield
-        finally:
-            self._open = True
+def _is_repeatable(layer):
+    """Tell whether a layer computes the same again: one of Keras' own, without random numbers.
+
+    Looking into a layer would give its intermediate results a second consumer, and TensorFlow
+    groups float operations otherwise then: weights would differ from those of a plain model in the
+    last digit. What is repeated, in recorded steps only, leaves the first run as it was.
+    """
+    own = getattr(keras.layers, type(layer).__name__, None) is type(layer)
+    return own and not layer._layers and not layer._seed_generators
+
+
+def _repeated(layer, args, kwargs):
+    """Return the `Taped` call of a layer run again, which changes nothing of it."""
+    with losses_kept(layer), keras.StatelessScope():
+        return _taped(layer, args, kwargs)[1]
 
 
 def _group_gradients(variables, calls, adjoints, backward):
     """Return the gradients `[1 + g, …, …]` of some weights through the batch and every group."""
-    outputs = [y for call in calls for y in call.outputs]
-    flat = [d for own in adjoints for d in own]
     masks = tf.ones([1, backward.n])
     if backward.mask is not None:
         masks = tf.concat([masks, tf.cast(tf.transpose(backward.mask), tf.float32)], axis=0)
 
-    def of_one(mask):
-        cotangents = [d * tf.cast(_along_first(mask, d), d.dtype) for d in flat]
-        found = backward.tape.gradient(
-            outputs,
-            [variable.value for variable in variables],
-            output_gradients=cotangents,
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        found = [unscaled(tf.convert_to_tensor(gradient), backward.scale) for gradient in found]
+    def of_one(mask, taped):
+        found = [
+            tape.gradient(
+                outputs,
+                [variable.value for variable in variables],
+                output_gradients=[d * tf.cast(_along_first(mask, d), d.dtype) for d in own],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            for (outputs, tape), own in zip(taped, adjoints, strict=True)
+        ]
+        found = [tf.add_n([tf.convert_to_tensor(g) for g in of]) for of in zip(*found, strict=True)]
+        found = [unscaled(gradient, backward.scale) for gradient in found]
         return [tf.reshape(g, shape) for g, shape in zip(found, shapes, strict=True)]
 
     shapes = [_matrix_shape(variable.shape) for variable in variables]
     types = [tf.float32 if backward.scale is not None else v.value.dtype for v in variables]
 
     def of_all():
-        return tf.map_fn(of_one, masks, fn_output_signature=types)
+        taped = [call.taped() for call in calls]
+        return tf.map_fn(lambda mask: of_one(mask, taped), masks, fn_output_signature=types)
 
     def none():
         return [
             tf.zeros([masks.shape[0], *shape], t) for shape, t in zip(shapes, types, strict=True)
         ]
 
-    with ExitStack() as stack:
-        for call in calls:
-            stack.enter_context(call.gate.closed())
-        # Outside of XLA all this runs in recorded steps only.
-        found = tf.cond(backward.due, of_all, none) if backward.jit else of_all()
+    # Outside of XLA all this runs in recorded steps only.
+    found = tf.cond(backward.due, of_all, none) if backward.jit else of_all()
     return [tf.ensure_shape(g, [None, *shape]) for g, shape in zip(found, shapes, strict=True)]
 
 

@@ -37,13 +37,12 @@ class RecurrentRule:
     """Captures the cell of `SimpleRNN`, `GRU`, `LSTM`, and of an `RNN` around such a cell."""
 
     layer_types = (L.SimpleRNNCell, L.GRUCell, L.LSTMCell)
-    needs_tape = False
     in_words = (
         InWords("kernel", "the input of every step `[n, t, i]`", GATES, "`[i, o]`"),
         InWords("recurrent_kernel", "the state before every step `[n, t, u]`", GATES, "`[u, o]`"),
     )
     left_to_generic = (
-        "`recurrent_dropout` of a GRU",
+        "`recurrent_dropout` or `implementation=1` of a GRU",
         "a cell in another loop than that of `RNN`",
         "on a GPU, unless `use_cudnn=False`",
     )
@@ -52,6 +51,8 @@ class RecurrentRule:
         """Return why this very cell cannot be captured, or `None`."""
         if isinstance(layer, L.GRUCell) and layer.recurrent_dropout:
             return "each gate of a GRU drops states of its own"
+        if isinstance(layer, L.GRUCell) and layer.implementation == 1:
+            return "a GRU with `implementation=1` takes its bias apart"
         return None
 
     def host(self, layer, around):
@@ -129,8 +130,7 @@ def _with_addends(cell):
     call, bias, width = cell.call, cell.bias, cell.kernel.shape[0]
 
     def call_with_addends(inputs, states, *args, **kwargs):
-        addends = _in_shape_of_bias(cell, inputs[:, width:])
-        total = addends if bias is None else keras.ops.add(_column(cell, bias), addends)
+        total = _added(cell, bias, inputs[:, width:])
         with attributes(cell, bias=_as_cell_wants(cell, total), use_bias=True):
             return call(inputs[:, :width], states, *args, **kwargs)
 
@@ -145,13 +145,21 @@ def _n_adjoints(cell):
     return cell.kernel.shape[1] * (2 if _is_double(cell) else 1)
 
 
-def _in_shape_of_bias(cell, addends):
-    """Return addends `[n, o]` as they are, or of a double bias `[2, n, o]`."""
-    return tf.stack(tf.split(addends, 2, axis=1)) if _is_double(cell) else addends
+def _added(cell, bias, addends):
+    """Return a bias with addends `[n, o]`, of a double one `[2, n, o]`.
 
-
-def _column(cell, bias):
-    return keras.ops.expand_dims(bias, 1) if _is_double(cell) else bias
+    By the operations with which the cell adds a bias: others would sum the gradient of the bias in
+    another way, which shows in 16 bits.
+    """
+    if bias is None:
+        return tf.stack(tf.split(addends, 2, axis=1)) if _is_double(cell) else addends
+    if isinstance(cell, L.LSTMCell) and cell.implementation == 1:
+        return addends + bias
+    if not _is_double(cell):
+        return keras.ops.add(addends, bias)
+    of_inputs, of_states = tf.split(addends, 2, axis=1)
+    bias_of_inputs, bias_of_states = keras.ops.unstack(bias)
+    return tf.stack([keras.ops.add(of_inputs, bias_of_inputs), of_states + bias_of_states])
 
 
 def _as_cell_wants(cell, bias):

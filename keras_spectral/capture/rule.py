@@ -22,12 +22,12 @@ class Call:
         inputs: What the layer received (after casting to its compute type).
         outputs: Tuple of tensors with respect to which the loss is differentiated: `Z`, to which
             the activation function is applied, or all that the layer returned.
-        gate: What keeps differentiation inside the layer, or `None`.
+        taped: Function that returns the outputs and a tape of the call alone, or `None`.
     """
 
     inputs: Any
     outputs: tuple
-    gate: Any = None
+    taped: Any = None
 
 
 class Backward(NamedTuple):
@@ -38,7 +38,6 @@ class Backward(NamedTuple):
         mask: 0/1 tensor `[n, g]`, or `None`.
         due: Scalar boolean tensor: whether this step is recorded. Asked for by XLA alone, where
             work is done in every step; elsewhere `factors` runs in recorded steps only.
-        tape: The persistent `tf.GradientTape` of the forward pass, or `None` if none is needed.
         scale: Factor by which the loss was multiplied for mixed precision, or `None`.
         example_gradients: Whether to differentiate every example with `tape.jacobian`.
         jit: Whether all this is compiled by XLA, where a shape must not depend on `due`.
@@ -47,7 +46,6 @@ class Backward(NamedTuple):
     n: Any
     mask: Any
     due: Any
-    tape: Any = None
     scale: Any = None
     example_gradients: bool = False
     jit: bool = False
@@ -74,9 +72,6 @@ class Rule(Protocol):
 
     layer_types: tuple
     """Keras classes whose `call` the rule knows; subclasses that keep that `call` are covered."""
-
-    needs_tape: bool
-    """Whether `factors` differentiates again, for which the tape must be persistent."""
 
     def obstacle(self, layer) -> str | None:
         """Return why this very layer cannot be captured, or `None`."""
@@ -136,6 +131,24 @@ def attributes(layer, **values):
         layer.__dict__.update(before)
 
 
+@contextmanager
+def losses_kept(model):
+    """Leave what layers have added to the loss as it is, whatever is called.
+
+    Args:
+        model: A Keras layer or model.
+
+    Yields:
+        Nothing.
+    """
+    before = [(layer, layer._losses[:]) for layer in model._flatten_layers()]
+    try:
+        yield
+    finally:
+        for layer, losses in before:
+            layer._losses[:] = losses
+
+
 def name_of_call(layer):
     """Return the name of the method that Keras runs when a layer is called.
 
@@ -191,7 +204,6 @@ class ProductRule:
     """
 
     layer_types: tuple
-    needs_tape = False
     weight_names: tuple = ("kernel",)
     in_words: tuple[InWords, ...] = ()
     left_to_generic: tuple[str, ...] = ()

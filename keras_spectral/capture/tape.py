@@ -50,11 +50,6 @@ class WatchedForward:
                 self.calls += [(site, call) for call in calls]
 
     @property
-    def needs_tape(self):
-        """Whether `factors` needs a persistent tape."""
-        return any(site.rule.needs_tape for site in self._sites)
-
-    @property
     def outputs(self):
         """The list of all tensors to be differentiated together with the weights."""
         return [output for _, call in self.calls for output in call.outputs]
