@@ -8,10 +8,10 @@ tied to an embedding by hand). They are watched at the nearest layer around them
 generic rule, and in the last resort at the model as a whole.
 """
 
+import contextlib
 import dataclasses
 import warnings
 from collections import defaultdict
-from contextlib import ExitStack, contextmanager
 
 import keras
 import tensorflow as tf
@@ -24,8 +24,6 @@ from keras_spectral.errors import UnsupportedLayerError
 TRIAL_BATCH = 7
 """A batch size that no other axis is likely to have."""
 
-KNOWN = {TRIAL_BATCH, None}
-
 
 def aligned_sites(sites, forward, x, strict=False):
     """Return the sites whose rows can be assigned to examples, warning about the others.
@@ -37,19 +35,17 @@ def aligned_sites(sites, forward, x, strict=False):
         strict: Whether such a site is an error.
 
     Returns:
-        List of `Site`, with `watched` set where it must be. If the model cannot be traced with
-        another batch size, the sites as they are.
+        List of `Site`, with `watched` set where it must be.
 
     Raises:
         UnsupportedLayerError: If `strict` and there is one.
     """
-    try:
-        astray = _astray(sites, forward, x)
-        while any(_outwards(site) for site in astray):
-            moved = {id(site): _outwards(site) or site for site in astray}
-            sites = [moved.get(id(site), site) for site in sites]
-            astray = _astray(sites, forward, x)
-    except Exception:
+    # A stateful layer takes its own batch size alone; what fails twice will say so in training.
+    for size in (TRIAL_BATCH, None):
+        with contextlib.suppress(Exception):
+            sites, astray = _moved_outwards(sites, forward, x, size)
+            break
+    else:
         return sites
     for site in astray:
         message = (
@@ -62,6 +58,16 @@ def aligned_sites(sites, forward, x, strict=False):
     return [site for site in sites if site not in astray]
 
 
+def _moved_outwards(sites, forward, x, size):
+    """Return the sites, each watched as far out as it must be, and those for which that fails."""
+    astray = _astray(sites, forward, x, size)
+    while any(_outwards(site) for site in astray):
+        moved = {id(site): _outwards(site) or site for site in astray}
+        sites = [moved.get(id(site), site) for site in sites]
+        astray = _astray(sites, forward, x, size)
+    return sites, astray
+
+
 def _outwards(site):
     """Return a site with the same weights, watched one layer further out, or `None`."""
     inside = 0 if site.watched is site.layer else site.around.index(site.watched) + 1
@@ -70,8 +76,15 @@ def _outwards(site):
     return dataclasses.replace(site, rule=ANY_LAYER, watched=site.around[inside])
 
 
-def _astray(sites, forward, x):
-    """Return the sites whose calls cannot all be seen with the example first, or are not all."""
+def _astray(sites, forward, x, size):
+    """Return the sites whose calls cannot all be seen with the example first, or are not all.
+
+    Args:
+        sites: List of `Site`.
+        forward: Function that runs the model.
+        x: Structure of tensors, one batch.
+        size: Examples in the trial, or `None` for as many as `x` has.
+    """
     found: list = []
 
     def trial(inputs):
@@ -79,15 +92,17 @@ def _astray(sites, forward, x):
         with watched(), _spans({id(site.watched): site.watched for site in sites}) as spans:
             outputs = forward(inputs)
         found.extend(watched.hidden)
-        found.extend(site for site, call in watched.calls if not _leading(call) <= KNOWN)
+        leading = {keras.tree.flatten(inputs)[0].shape[0], None}
+        found.extend(site for site, call in watched.calls if not _leading(call) <= leading)
         found.extend(site for site in sites if _is_used_elsewhere(site, spans, outputs))
         return tf.constant(0)
 
-    tf.function(trial).get_concrete_function(keras.tree.map_structure(_trial_spec, x))
+    spec = keras.tree.map_structure(lambda tensor: _trial_spec(tensor, size), x)
+    tf.function(trial).get_concrete_function(spec)
     return found
 
 
-@contextmanager
+@contextlib.contextmanager
 def _spans(layers):
     """Note which operations each layer adds to the graph: `{id of layer: [range, …]}`."""
     spans = defaultdict(list)
@@ -101,7 +116,7 @@ def _spans(layers):
 
         return noting_call
 
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for key, layer in layers.items():
             called = name_of_call(layer)
             noted = noting(key, getattr(layer, called))
@@ -146,5 +161,7 @@ def _leading(call):
     return {output.shape[0] if output.shape.rank else 0 for output in call.outputs}
 
 
-def _trial_spec(tensor):
-    return None if tensor is None else tf.TensorSpec([TRIAL_BATCH, *tensor.shape[1:]], tensor.dtype)
+def _trial_spec(tensor, size):
+    if tensor is None:
+        return None
+    return tf.TensorSpec([size or tensor.shape[0], *tensor.shape[1:]], tensor.dtype)

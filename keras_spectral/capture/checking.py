@@ -73,11 +73,13 @@ def check_layer(layer, inputs, training=False):
     if not all(part.built for part in layer._flatten_layers()):
         layer(inputs, training=False)  # builds it, and every layer in it
 
+    whole = Whole(layer)
+
     def forward(x):
         with keras.StatelessScope():
-            return layer(x, training=training)
+            return whole(x, training=training)
 
-    captured = [site for site in sites(keras.layers.Wrapper(layer)) if site.rule is not None]
+    captured = [site for site in sites(whole) if site.rule is not None]
     captured = aligned_sites(captured, forward, inputs)
     found = _comparisons(captured, forward, inputs)
     if not found:
@@ -91,6 +93,14 @@ def check_layer(layer, inputs, training=False):
             raise LayerRuleError(_what_differs(comparison, forward, inputs))
     _require_graph([s for s in captured if isinstance(s.rule, RegisteredRule)], forward, inputs)
     return pd.DataFrame([comparison.row() for comparison in found])
+
+
+class Whole(keras.layers.Wrapper):
+    """A model of one layer: what cannot be watched at the layer itself is watched here."""
+
+    def call(self, x, training=None):
+        """Call the layer."""
+        return self.layer(x, training=training)
 
 
 @dataclass(frozen=True)

@@ -125,12 +125,10 @@ def _taped(call, args, kwargs):
 
 
 def _is_repeatable(layer):
-    """Tell whether a layer computes the same again: one of Keras' own, without random numbers.
-
-    Looking into a layer would give its intermediate results a second consumer, and TensorFlow
-    groups float operations otherwise then: weights would differ from those of a plain model in the
-    last digit. What is repeated, in recorded steps only, leaves the first run as it was.
-    """
+    """Tell whether a layer computes the same again: one of Keras' own, without random numbers."""
+    # Looking into a layer would give its intermediate results a second consumer, and TensorFlow
+    # groups float operations otherwise then: weights would differ from those of a plain model in
+    # the last digit. What is repeated, in recorded steps only, leaves the first run as it was.
     own = getattr(keras.layers, type(layer).__name__, None) is type(layer)
     return own and not layer._layers and not layer._seed_generators
 
