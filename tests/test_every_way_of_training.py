@@ -324,8 +324,7 @@ WAYS = {
     "dropout": Way(options={"dropout": 0.3}),
     # A weight's gradient is rounded to 11 or 8 bits by the plain tape alone.
     "float16": Way(policy="mixed_float16", compiled=scaling, tolerance=2e-3),
-    # Products and biases of recurrent layers, see tests/capture/test_recurrent_weights.py.
-    "bfloat16": Way(policy="mixed_bfloat16", tolerance=2e-2, weights=1e-4),
+    "bfloat16": Way(policy="mixed_bfloat16", tolerance=2e-2),
     "float64": Way(policy="float64"),
     # XLA fuses what it is given, and is given more: float32 rounds otherwise.
     "xla": Way(compiled=by_xla, weights=1e-6),

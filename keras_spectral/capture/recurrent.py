@@ -7,17 +7,18 @@ the state before each step `[n, t, u]`; both as they are multiplied, after dropo
 gate adjoint `∂L/∂Z [n, t, o]`, so `G = AᵀΔ`, summed over time. Steps that a mask tells the layer to
 skip are rows of zeros.
 
-A GRU that resets after the product, `Z = x W + b` and `Z' = h U + b'` meeting in the candidate as
-`Z + r ∘ Z'`, has an adjoint for each. One that resets before it multiplies the columns of the
-candidate by `r ∘ h`, and with recurrent dropout every gate drops inputs of its own: then A has
-parts for the gates, side by side.
+The reset gate r of a GRU enters the candidate. If it resets after the product, `x W + r ∘ (h U)`,
+Δ of the candidate's columns of U is `r ∘ Δ`; if before it, `x W + (r ∘ h) U`, their A is `r ∘ h`.
+With recurrent dropout every gate drops inputs of its own. Then A has parts for the gates, side by
+side.
 
-The gate adjoints come from zeros that are added to the bias at each step, and sent along with the
-inputs: a loop shows nothing of its inside, but differentiates with respect to what it is given.
-Keras' own code computes everything, and a sum with zero is what it was.
+The gate adjoints are those of zeros that are sent into the loop along with the inputs, one for each
+number that an activation function receives, and take its gradient: a loop shows nothing of its
+inside, but differentiates with respect to what it is given. Keras' own code computes everything.
 """
 
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -42,17 +43,12 @@ class RecurrentRule:
         InWords("recurrent_kernel", "the state before every step `[n, t, u]`", GATES, "`[u, o]`"),
     )
     left_to_generic = (
-        "`recurrent_dropout` or `implementation=1` of a GRU",
         "a cell in another loop than that of `RNN`",
         "on a GPU, unless `use_cudnn=False`",
     )
 
     def obstacle(self, layer):
-        """Return why this very cell cannot be captured, or `None`."""
-        if isinstance(layer, L.GRUCell) and layer.recurrent_dropout:
-            return "each gate of a GRU drops states of its own"
-        if isinstance(layer, L.GRUCell) and layer.implementation == 1:
-            return "a GRU with `implementation=1` takes its bias apart"
+        """Return `None`: nothing in a cell is in the way."""
         return None
 
     def host(self, layer, around):
@@ -88,15 +84,12 @@ class RecurrentRule:
         cell = layer.cell
 
         def watched_loop(sequences, initial_state, mask, training=False):
-            zeros = tf.zeros([*_leading_axes(sequences), _n_adjoints(cell)], sequences.dtype)
+            zeros = tf.zeros([*_leading_axes(sequences), cell.kernel.shape[1]], sequences.dtype)
             watch(zeros)
             mask = mask[0] if isinstance(mask, list | tuple) else mask
-            with (
-                attributes(layer, return_sequences=True),
-                attributes(cell, call=_with_addends(cell)),
-            ):
+            with attributes(layer, return_sequences=True), attributes(cell, call=_with_taps(cell)):
                 last, outputs, states = L.RNN.inner_loop(
-                    layer, tf.concat([sequences, zeros], -1), initial_state, mask, training
+                    layer, _Tapped(sequences, zeros), initial_state, mask, training
                 )
             seen = {
                 "sequences": sequences,
@@ -125,48 +118,49 @@ class RecurrentRule:
         return {name: joined_calls(parts) for name, parts in found.items()}
 
 
-def _with_addends(cell):
-    """Return the cell's `call`, for inputs that bring addends of the bias with them."""
-    call, bias, width = cell.call, cell.bias, cell.kernel.shape[0]
+class _Tapped(NamedTuple):
+    """Sequences, or what a step has of them, and zeros beside them: two inputs of one loop."""
 
-    def call_with_addends(inputs, states, *args, **kwargs):
-        total = _added(cell, bias, inputs[:, width:])
-        with attributes(cell, bias=_as_cell_wants(cell, total), use_bias=True):
-            return call(inputs[:, :width], states, *args, **kwargs)
+    sequences: Any
+    zeros: Any
 
-    return call_with_addends
-
-
-def _is_double(cell):
-    return isinstance(cell, L.GRUCell) and cell.reset_after
+    @property
+    def shape(self):
+        """Shape of the sequences, as the loop asks for it."""
+        return self.sequences.shape
 
 
-def _n_adjoints(cell):
-    return cell.kernel.shape[1] * (2 if _is_double(cell) else 1)
+def _with_taps(cell):
+    """Return the cell's `call`, in which zeros take the gradients of what activations receive.
 
-
-def _added(cell, bias, addends):
-    """Return a bias with addends `[n, o]`, of a double one `[2, n, o]`.
-
-    By the operations with which the cell adds a bias: others would sum the gradient of the bias in
-    another way, which shows in 16 bits.
+    The activation functions are called gate by gate, in the order of the columns of the weights;
+    that of an LSTM once more, for its output.
     """
-    if bias is None:
-        return tf.stack(tf.split(addends, 2, axis=1)) if _is_double(cell) else addends
-    if isinstance(cell, L.LSTMCell) and cell.implementation == 1:
-        return addends + bias
-    if not _is_double(cell):
-        return keras.ops.add(addends, bias)
-    of_inputs, of_states = tf.split(addends, 2, axis=1)
-    bias_of_inputs, bias_of_states = keras.ops.unstack(bias)
-    return tf.stack([keras.ops.add(of_inputs, bias_of_inputs), of_states + bias_of_states])
+    call, n_gates = cell.call, cell.kernel.shape[1] // cell.units
+    names = [name for name in ("activation", "recurrent_activation") if hasattr(cell, name)]
+
+    def tapped(function, zeros):
+        return lambda z: function(_with_tap(z, next(zeros, None)))
+
+    def call_with_taps(inputs, states, *args, **kwargs):
+        zeros = iter(tf.split(inputs.zeros, n_gates, axis=-1))
+        functions = {name: tapped(getattr(cell, name), zeros) for name in names}
+        with attributes(cell, **functions):
+            return call(inputs.sequences, states, *args, **kwargs)
+
+    return call_with_taps
 
 
-def _as_cell_wants(cell, bias):
-    # With a dropout of its own for each gate an LSTM splits its bias along the first axis.
-    if isinstance(cell, L.LSTMCell) and cell.implementation == 1:
-        return tf.concat(tf.split(bias, 4, axis=1), axis=0)
-    return bias
+def _with_tap(z, zeros):
+    """Return `z` as it is. Its gradient is that of the zeros too."""
+    if zeros is None:
+        return z
+
+    @tf.custom_gradient
+    def through(z, zeros):
+        return tf.identity(z), lambda dz: (dz, tf.cast(dz, zeros.dtype))
+
+    return through(z, zeros)
 
 
 def _state_dropout(cell, initial_state):
@@ -183,11 +177,19 @@ def _normal_form(cell, seen, delta):
     states = _states_before(seen["before"], outputs, mask)
     inputs = _unless_masked(_dropped(x, seen["dropped"], cell.units), mask)
     hidden = _unless_masked(_dropped(states, seen["dropped_states"], cell.units), mask)
-    of_inputs, of_states = tf.split(delta, 2, axis=-1) if _is_double(cell) else (delta, delta)
-    if isinstance(cell, L.GRUCell) and not cell.reset_after:
-        u = cell.units
-        hidden = SideBySide(tf.concat([hidden, _reset(cell, inputs, hidden)], -1), (2 * u, u))
-    return {"kernel": (inputs, of_inputs), "recurrent_kernel": (hidden, of_states)}
+    if not isinstance(cell, L.GRUCell):
+        return {"kernel": (inputs, delta), "recurrent_kernel": (hidden, delta)}
+    u, reset = cell.units, _reset_gate(cell, inputs, hidden)
+    if cell.reset_after:
+        reset = tf.cast(reset, delta.dtype)
+        of_states = tf.concat([delta[..., : 2 * u], reset * delta[..., 2 * u :]], -1)
+        return {"kernel": (inputs, delta), "recurrent_kernel": (hidden, of_states)}
+    parts, outputs = [hidden, hidden], (2 * u, u)
+    if isinstance(hidden, SideBySide):
+        parts, outputs = tf.split(hidden.tensor, 3, axis=-1), (u, u, u)
+    parts = [*parts[:-1], reset * parts[-1]]
+    hidden = SideBySide(tf.concat(parts, -1), outputs)
+    return {"kernel": (inputs, delta), "recurrent_kernel": (hidden, delta)}
 
 
 def _states_before(first, outputs, mask):
@@ -217,19 +219,25 @@ def _unless_masked(a, mask):
     return tf.where(mask[..., None], a, tf.zeros_like(a))
 
 
-def _reset(cell, x, states):
-    """Return `r ∘ h`, as the cell finds it."""
+def _of_gate(a, gate):
+    """Return the part of A that a gate sees."""
+    return tf.split(a.tensor, a.blocks, axis=-1)[gate] if isinstance(a, SideBySide) else a
+
+
+def _reset_gate(cell, x, states):
+    """Return the reset gate `[n, t, u]`, as the cell finds it."""
     of_reset = slice(cell.units, 2 * cell.units)
-    z = x @ _columns(cell.kernel, of_reset, x) + states @ _columns(
-        cell.recurrent_kernel, of_reset, x
-    )
+    x, states = _of_gate(x, 1), _of_gate(states, 1)
+    z = x @ _columns(cell.kernel, of_reset, x)
+    z += states @ _columns(cell.recurrent_kernel, of_reset, x)
     if cell.bias is not None:
-        z += tf.cast(cell.bias.value, x.dtype)[of_reset]
-    return cell.recurrent_activation(z) * states
+        biases = tf.reshape(_columns(cell.bias, slice(None), x), [-1, 3 * cell.units])
+        z += tf.reduce_sum(biases, axis=0)[of_reset]
+    return cell.recurrent_activation(z)
 
 
 def _columns(weight, columns, like):
-    return tf.cast(weight.value, like.dtype)[:, columns]
+    return tf.cast(weight.value, like.dtype)[..., columns]
 
 
 def _of_examples(a, d):

@@ -110,11 +110,6 @@ LEFT = {
         (5, 4),
         "the equation 'abc,bcd->abd' has a kernel of its own for each position",
     ),
-    "recurrent dropout": (
-        lambda: L.GRU(3, recurrent_dropout=0.1),
-        (5, 4),
-        "each gate of a GRU drops states of its own; seen at 'gru', around it",
-    ),
     "call": (lambda: Halved(3), (4,), "a `call` of its own, not that of Dense"),
     "stacked": (
         lambda: L.RNN([L.GRUCell(3)], name="rnn"),

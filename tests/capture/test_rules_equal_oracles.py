@@ -341,6 +341,8 @@ DROPOUTS = [
     (L.LSTM, restated.lstm, {"dropout": 0.4, "recurrent_dropout": 0.3}),
     (L.GRU, restated.gru, {"dropout": 0.4}),
     (L.GRU, restated.gru, {"dropout": 0.4, "reset_after": False, "return_sequences": True}),
+    (L.GRU, restated.gru, {"dropout": 0.4, "recurrent_dropout": 0.3}),
+    (L.GRU, restated.gru, {"recurrent_dropout": 0.3, "reset_after": False}),
 ]
 
 

@@ -266,25 +266,29 @@ def _lstm(steps, t, x, states, weights, dropped):
 
 def _gru(steps, t, x, states, weights, dropped):
     h, u = states[0], steps.cell.units
-    x = _gates(dropped[0], x, 1)[0]
+    xs, hs = _gates(dropped[0], x, 3), _gates(dropped[1], h, 3)
+    a, from_x = _product(xs, weights["kernel"])
     gate, act = (
         ACTIVATIONS[f.__name__] for f in (steps.cell.recurrent_activation, steps.cell.activation)
     )
     bias, kernel = weights.get("bias"), weights["recurrent_kernel"]
     if steps.cell.reset_after:
         of_x, of_h = (0.0, 0.0) if bias is None else (bias[0], bias[1])
-        z, inner = x @ weights["kernel"] + of_x, h @ kernel + of_h
-        steps.keep("kernel", t, x, z)
-        steps.keep("recurrent_kernel", t, h, inner)
+        b, from_h = _product(hs, kernel)
+        z, inner = from_x + of_x, from_h + of_h
+        steps.keep("kernel", t, a, z)
+        steps.keep("recurrent_kernel", t, b, inner)
         update, reset = (gate(z[:, k : k + u] + inner[:, k : k + u]) for k in (0, u))
         new = act(z[:, 2 * u :] + reset * inner[:, 2 * u :])
         return [update * h + (1 - update) * new]
-    z = x @ weights["kernel"] + (0.0 if bias is None else bias)
-    gates = z[:, : 2 * u] + h @ kernel[:, : 2 * u]
+    z = from_x + (0.0 if bias is None else bias)
+    # One part for both gates if they see the same.
+    b, from_h = _product(hs[:1] if hs[0] is hs[1] else hs[:2], kernel[:, : 2 * u])
+    gates = z[:, : 2 * u] + from_h
     update, reset = gate(gates[:, :u]), gate(gates[:, u:])
-    candidate = z[:, 2 * u :] + (reset * h) @ kernel[:, 2 * u :]
-    steps.keep("kernel", t, x, [gates, candidate])
-    steps.keep("recurrent_kernel", t, tf.concat([h, reset * h], 1), [gates, candidate])
+    candidate = z[:, 2 * u :] + (reset * hs[2]) @ kernel[:, 2 * u :]
+    steps.keep("kernel", t, a, [gates, candidate])
+    steps.keep("recurrent_kernel", t, tf.concat([b, reset * hs[2]], 1), [gates, candidate])
     return [update * h + (1 - update) * act(candidate)]
 
 
