@@ -89,3 +89,54 @@ def test_a_step_is_recorded_whole_and_leaves_the_weights_of_a_plain_model(name):
     assert set(rows["group"]) == {"all", "a", "b"}
     for plain, watched in zip(*weights, strict=True):
         np.testing.assert_array_equal(watched, plain)
+
+
+def encoder(model_class):
+    hub = pytest.importorskip("keras_hub", reason="keras_hub is not installed")
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), dtype="int32")
+    x = hub.layers.TokenAndPositionEmbedding(11, 6, 8, mask_zero=True)(inputs)
+    for _ in range(2):
+        x = hub.layers.TransformerEncoder(intermediate_dim=12, num_heads=2)(x)
+    outputs = keras.layers.Dense(CLASSES, activation="softmax")(x[:, 0])
+    return model_class(inputs, outputs, name="encoder")
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'position_embedding'")  # which drops the mask
+def test_an_encoder_of_keras_hub_is_recorded_whole_and_trained_as_without_us():
+    models = encoder(keras.Model), encoder(ks.SpectralModel)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(1, 11, (12, 6)), np.arange(12) % CLASSES
+    x[:5, 4:] = 0
+    for model in models:
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        extra = {"groups": ["a", "b"] * 6} if model is models[1] else {}
+        keras.utils.set_random_seed(1)
+        model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, **extra)
+    plain, watched = models
+    for mine, theirs in zip(watched.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    table = ks.coverage(watched)
+    trained = table[table["trainable"]]
+    assert set(trained.loc[~trained["captured"], "weight"]) <= {"bias"}
+    rows = watched.spectral_log.rows
+    named = table[table["captured"]]
+    assert set(zip(rows["layer"], rows["weight"], strict=True)) == set(
+        zip(named["layer"], named["weight"], strict=True)
+    )
+    first = encoder(keras.Model)
+    with tf.GradientTape() as tape:
+        prediction = first(x[:4], training=True)
+        loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y[:4], prediction))
+    gradients = tape.gradient(loss, [v.value for v in first.trainable_variables])
+    norms = {
+        v.path: float(np.linalg.norm(tf.convert_to_tensor(g)))
+        for v, g in zip(first.trainable_variables, gradients, strict=True)
+    }
+    step = rows[(rows["step"] == 0) & (rows["group"] == "all") & (rows["quantity"] == "gradient")]
+    variables = {(s.path, name): v.path for s in sites(watched) for name, v in s.weights}
+    assert len(step) == len(named)
+    for row in step.itertuples():
+        path = variables[row.layer, row.weight]
+        assert row.frobenius_norm == pytest.approx(norms[path], rel=TOLERANCE, abs=1e-7), path

@@ -62,7 +62,7 @@ class RecurrentRule:
         host = type(around[0])
         if (host.call, host.inner_loop) not in {(known.call, known.inner_loop) for known in LAYERS}:
             return f"run by {host.__name__}, which has a `call` or a loop of its own"
-        # On a GPU Keras may run its fused kernels, which no bias can be added to.
+        # On a GPU Keras may run its fused kernels, which call no activation function.
         fused = hasattr(around[0], "use_cudnn") and around[0].use_cudnn is not False
         if fused and tf.config.list_logical_devices("GPU"):
             return "on a GPU, where Keras may run its fused kernels (not with `use_cudnn=False`)"

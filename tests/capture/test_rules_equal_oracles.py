@@ -63,6 +63,20 @@ def convolutions(kind, spatial, restatement, *args, **variants):
         )
 
 
+def einsums():
+    for name, equation, shape, output, rearranged, n_inputs, bias in (
+        ("heads", "abc,cde->abde", (4, 5), (4, 2, 3), "abc->abc", 1, "de"),
+        ("merged heads", "abcd,cde->abe", (4, 2, 3), (4, 5), "abcd->abcd", 2, "e"),
+        ("features first", "acb,cd->adb", (5, 4), (3, 4), "acb->abc", 1, None),
+    ):
+        restatement = restated.einsum_dense(rearranged, n_inputs)
+        options = {"activation": "tanh", "bias_axes": bias}
+        yield (
+            f"EinsumDense {name}",
+            case(L.EinsumDense, equation, output, restated=restatement, shape=shape, **options),
+        )
+
+
 def recurrents(kind, restatement, **variants):
     for name, options in variants.items():
         masked = options.pop("masked", False)
@@ -116,6 +130,7 @@ def cases():
         "Dense softmax",
         case(L.Dense, 3, restated=restated.dense, shape=(4,), activation="softmax", use_bias=False),
     )
+    yield from einsums()
     causal = {"causal": {"padding": "causal", "dilation_rate": 2}}
     yield from convolutions(L.Conv1D, (7,), restated.convolution, 6, 3, **CONV, **causal)
     yield from convolutions(L.Conv1D, (7,), restated.convolution, 6, 3, **CHANNELS_FIRST)
@@ -198,7 +213,7 @@ def oracle(one, model, layer, x, y, reduction):
     result = {}
     for (name, (a, z)), of_examples in zip(found.items(), gradients, strict=True):
         delta = _gradient(tape, loss, z)
-        result[name] = np.asarray(a), delta, _as_matrices(layer, name, of_examples)
+        result[name] = np.asarray(a), delta, _as_matrices(layer, name, of_examples, a)
     return result
 
 
@@ -231,7 +246,9 @@ def example_gradients(model, x, y, weights, reduction):
     ]
 
 
-def _as_matrices(layer, name, gradients):
+def _as_matrices(layer, name, gradients, a):
+    if isinstance(layer, L.EinsumDense):
+        return gradients.reshape(N, a.shape[-1], -1)
     if "Transpose" in type(layer).__name__:
         return np.moveaxis(gradients, -1, 1).reshape(N, gradients.shape[-1], -1)
     if "depthwise" in name or "Depthwise" in type(layer).__name__:

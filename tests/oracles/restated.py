@@ -36,6 +36,31 @@ def dense(layer, x, weights):
     return activated(layer, z), {"kernel": (rows(x), z)}
 
 
+def einsum_dense(rearranged, n_inputs):
+    """Return the restatement of an `EinsumDense` that is a dense layer on features put last.
+
+    Args:
+        rearranged: The input's letters as given, and with the features that are summed over last.
+        n_inputs: How many of them are summed over: so many axes of the kernel come first.
+    """
+    given, last = rearranged.split("->")
+
+    def restated(layer, x, weights):
+        kernel = weights["kernel"]
+        o = kernel.shape[n_inputs:]
+        x = tf.einsum(rearranged, x)
+        positions = x.shape[1 : x.shape.rank - n_inputs]
+        matrix = tf.reshape(kernel, [np.prod(kernel.shape[:n_inputs]), -1])
+        a = tf.reshape(x, [len(x), -1, matrix.shape[0]])
+        z = tf.reshape(a @ matrix, [len(x), *positions, *o]) + weights.get("bias", 0.0)
+        product = tf.reshape(z, [len(x), -1, matrix.shape[1]])
+        y = tf.reshape(product, z.shape)
+        back = tf.einsum(f"{last}->{given}", y) if given != last else y
+        return activated(layer, back), {"kernel": (a, product)}
+
+    return restated
+
+
 def padded(x, layer):
     """Return the input with the zeros that `padding` adds, channels last."""
     pads = [(0, 0)]
