@@ -29,10 +29,10 @@ demo: $(INSTALLED)  ## train a small network and look at its groups
 	.venv/bin/keras-spectral demo
 
 test: $(INSTALLED)  ## the fast tests and every example in a docstring
-	$(PYTHON) -m pytest -n 2 --doctest-modules keras_spectral tests
+	$(PYTHON) -m pytest -n 2 --dist worksteal --doctest-modules keras_spectral tests
 
 slow: $(INSTALLED)  ## the tests that take more than a few seconds
-	$(PYTHON) -m pytest -n 2 -m slow
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m slow
 
 check: $(INSTALLED)  ## format, lint, types, floors
 	scripts/check

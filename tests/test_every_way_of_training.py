@@ -387,7 +387,9 @@ def compiled(model, **options):
 
 
 def made(way, cls, network):
-    keras.backend.clear_session()  # layers named alike: TensorFlow adds in the order of names
+    keras.backend.clear_session(
+        free_memory=False
+    )  # layers named alike: TensorFlow adds in the order of names
     keras.utils.set_random_seed(1)
     with policy(way.policy):
         return compiled(way.structure(cls, network, **way.options), **way.compiled())

@@ -29,7 +29,9 @@ pytestmark = pytest.mark.slow
 
 def built(name):
     make, size = MODELS[name]
-    keras.backend.clear_session()  # layers named alike: TensorFlow adds in the order of names
+    keras.backend.clear_session(
+        free_memory=False
+    )  # layers named alike: TensorFlow adds in the order of names
     keras.utils.set_random_seed(0)
     model = make(weights=None, classes=CLASSES, input_shape=(size, size, 3))
     rng = np.random.default_rng(0)
@@ -93,7 +95,7 @@ def test_a_step_is_recorded_whole_and_leaves_the_weights_of_a_plain_model(name):
 
 def encoder(model_class):
     hub = pytest.importorskip("keras_hub", reason="keras_hub is not installed")
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,), dtype="int32")
     x = hub.layers.TokenAndPositionEmbedding(11, 6, 8, mask_zero=True)(inputs)
