@@ -12,7 +12,7 @@ from keras_spectral.capture.registry import ANY_LAYER, stepped_aside
 from keras_spectral.capture.rule import losses_kept, own_variables
 from keras_spectral.capture.sites import sites
 
-BIAS = "a vector: its gradient is the sum of the rows of the layer's adjoint"
+BIAS = "a bias: its gradient is the sum of the rows of the adjoint"
 
 NOT_TRAINED = "not trainable"
 
