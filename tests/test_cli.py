@@ -282,6 +282,16 @@ class TestRun:
         for name in ("scores.csv", "spectra.csv", "probe.csv", "comparison.csv"):
             assert (tmp_path / "run" / name).read_bytes() == (quick_run / name).read_bytes()
 
+    def test_an_interrupt_that_comes_while_an_object_is_deleted_is_not_lost(self):
+        class Stopped:
+            def __del__(self):
+                signal.raise_signal(signal.SIGINT)
+
+        thing = Stopped()
+        with pytest.raises(KeyboardInterrupt), cli._interrupts_raised_later():
+            del thing
+            time.sleep(1)
+
     @pytest.mark.slow
     def test_stopped_by_a_signal_keeps_finished_folds(self, tmp_path, tables):
         command = run_command(tables, tmp_path / "run", *QUICK, "--epochs", 400)
