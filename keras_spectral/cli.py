@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -47,7 +48,7 @@ def _interrupts_raised_later():
 
     def hook(unraisable):
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            _thread.interrupt_main()
+            threading.Timer(0.01, _thread.interrupt_main).start()  # not yet: this is dropped too
         else:
             before(unraisable)
 

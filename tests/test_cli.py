@@ -287,10 +287,13 @@ class TestRun:
             def __del__(self):
                 signal.raise_signal(signal.SIGINT)
 
-        thing = Stopped()
-        with pytest.raises(KeyboardInterrupt), cli._interrupts_raised_later():
+        def run():
+            thing = Stopped()
             del thing
             time.sleep(1)
+
+        with pytest.raises(KeyboardInterrupt), cli._interrupts_raised_later():
+            run()
 
     @pytest.mark.slow
     def test_stopped_by_a_signal_keeps_finished_folds(self, tmp_path, tables):
