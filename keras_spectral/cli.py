@@ -4,13 +4,10 @@ Each command is a thin face of the same functions that a script would call. Heav
 imported only by the command that needs them.
 """
 
-import _thread
-import contextlib
 import os
 import re
 import sys
 import textwrap
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -27,7 +24,7 @@ class _Commands(click.Group):
     """Tells users of errors and warnings in one message, without a traceback."""
 
     def invoke(self, ctx):
-        with warnings.catch_warnings(), _interrupts_raised_later():
+        with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             try:
                 return super().invoke(ctx)
@@ -39,24 +36,6 @@ class _Commands(click.Group):
 
 def _show_warning(message, *_):
     click.echo(f"Warning: {message}", err=True)
-
-
-@contextlib.contextmanager
-def _interrupts_raised_later():
-    """Raise Ctrl-C once more where Python drops it: while an object is deleted, as models are."""
-    before = sys.unraisablehook
-
-    def hook(unraisable):
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            threading.Timer(0.01, _thread.interrupt_main).start()  # not yet: this is dropped too
-        else:
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
 
 
 @click.group(cls=_Commands)

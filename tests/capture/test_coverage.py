@@ -290,9 +290,9 @@ def test_the_listing_of_a_small_network_reads_so():
         "      1 weight              8 parameters  DenseRule",
         "Not captured: 5 of 12 weights, 18 of 330 parameters (5.5 %)",
         "      4 weights            16 parameters  [1] not trainable",
-        "      1 weight              2 parameters  [2] a vector: its gradient is the sum of the "
+        "      1 weight              2 parameters  [2] a bias: its gradient is the sum of the "
         "rows of the",
-        "                                          layer's adjoint",
+        "                                          adjoint",
     ]
 
 
