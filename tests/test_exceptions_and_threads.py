@@ -6,9 +6,7 @@ was recorded so far is kept, and the same model trains on as a fresh one with it
 """
 
 import concurrent.futures
-import contextlib
 import functools
-import threading
 
 import keras
 import numpy as np
@@ -209,17 +207,6 @@ def run_together(*functions):
     """Return what functions return that run in threads of their own; raise what they raise."""
     with concurrent.futures.ThreadPoolExecutor(len(functions)) as threads:
         return [future.result() for future in [threads.submit(f) for f in functions]]
-
-
-class Meeting:
-    """Waits until another thread is there too, or is known not to come."""
-
-    barrier = threading.Barrier(1)
-
-    def __call__(self, x):
-        with contextlib.suppress(threading.BrokenBarrierError):
-            self.barrier.wait()
-        return x
 
 
 def test_two_models_trained_at_once_are_recorded_as_each_alone():

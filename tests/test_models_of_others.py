@@ -29,9 +29,8 @@ pytestmark = pytest.mark.slow
 
 def built(name):
     make, size = MODELS[name]
-    keras.backend.clear_session(
-        free_memory=False
-    )  # layers named alike: TensorFlow adds in the order of names
+    # Layers are named alike then: TensorFlow adds in the order of names.
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     model = make(weights=None, classes=CLASSES, input_shape=(size, size, 3))
     rng = np.random.default_rng(0)

@@ -184,11 +184,10 @@ def _normal_form(cell, seen, delta):
         reset = tf.cast(reset, delta.dtype)
         of_states = tf.concat([delta[..., : 2 * u], reset * delta[..., 2 * u :]], -1)
         return {"kernel": (inputs, delta), "recurrent_kernel": (hidden, of_states)}
-    parts, outputs = [hidden, hidden], (2 * u, u)
+    parts, widths = [hidden, hidden], (2 * u, u)
     if isinstance(hidden, SideBySide):
-        parts, outputs = tf.split(hidden.tensor, 3, axis=-1), (u, u, u)
-    parts = [*parts[:-1], reset * parts[-1]]
-    hidden = SideBySide(tf.concat(parts, -1), outputs)
+        parts, widths = tf.split(hidden.tensor, 3, axis=-1), (u, u, u)
+    hidden = SideBySide(tf.concat([*parts[:-1], reset * parts[-1]], -1), widths)
     return {"kernel": (inputs, delta), "recurrent_kernel": (hidden, delta)}
 
 

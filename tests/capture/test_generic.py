@@ -256,9 +256,8 @@ def test_weights_equal_those_of_a_plain_model(make):
     x, y = rng.standard_normal((22, 7, 32)).astype("f"), rng.standard_normal((22, 3)).astype("f")
     weights = []
     for model_class, options in ((keras.Model, {}), (ks.SpectralModel, {"spectra": 1})):
-        keras.backend.clear_session(
-            free_memory=False
-        )  # layers named alike: TensorFlow adds in the order of names
+        # Layers are named alike then: TensorFlow adds in the order of names.
+        keras.backend.clear_session(free_memory=False)
         keras.utils.set_random_seed(0)
         inputs = keras.Input((7, 32))
         hidden = make()(L.Conv1D(32, 3, activation="tanh")(inputs))
