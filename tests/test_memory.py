@@ -6,7 +6,7 @@ import sys
 GROWTH = 16_000_000
 """Bytes of resident memory, over the first two thousand steps: room for the newest part of the log
 kept in memory (`log.spool.MEMORY_LIMIT`, three times while it moves), for what waits to be solved
-(`spectra.pile.TOGETHER_BYTES`, several times while it is), and for what waits to be logged
+(`spectra.pile.TOGETHER_BYTES`, several times while it is; `solver.BACKLOG_BYTES` before), and for what waits to be logged
 (`HANDED_OUT_BYTES`). Plain Keras grows by 7 MB here.
 """
 

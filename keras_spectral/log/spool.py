@@ -35,7 +35,7 @@ class Spool:
         if not len(rows):
             return
         self._recent.append((rows, sigma))
-        self._recent_bytes += sigma.nbytes + int(rows.memory_usage().sum())
+        self._recent_bytes += sigma.nbytes + 8 * rows.size  # pandas takes long to count
         if self._recent_bytes > MEMORY_LIMIT and len(self._recent) > 1:
             with suppress(OSError):
                 self._spill()

@@ -151,9 +151,11 @@ class _Blocks(NamedTuple):
         """Return principal sub-blocks `[b, p, d, d]` of some Gram matrices."""
         if self.rows is None:
             return self.kept[:, places, :, : self.kept.shape[2]]
-        records = self.records[:, None, None, None]
-        places = np.array(places)[None, :, None, None]
-        return self.kept[records, places, self.rows[:, None, :, None], self.rows[:, None, None, :]]
+        # One flat index: NumPy takes three times as long by an index for each axis.
+        _, p, n, width = self.kept.shape
+        matrices = (self.records[:, None] * p + np.array(places)) * (n * width)
+        inside = self.rows[:, :, None] * width + self.rows[:, None, :]
+        return self.kept.reshape(-1).take(matrices[:, :, None, None] + inside[:, None])
 
     def columns(self, place, width):
         """Return the rows `[b, 1, d, w]` of a factor that was kept as it is."""

@@ -40,7 +40,7 @@ def positions(blocks):
 @pytest.fixture
 def tight(monkeypatch):
     """Let at most two or three blocks stay in memory."""
-    monkeypatch.setattr(spool, "MEMORY_LIMIT", 600)
+    monkeypatch.setattr(spool, "MEMORY_LIMIT", 400)
 
 
 @pytest.fixture
