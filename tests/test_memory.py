@@ -5,9 +5,10 @@ import sys
 
 GROWTH = 16_000_000
 """Bytes of resident memory, over the first two thousand steps: room for the newest part of the log
-kept in memory (`log.spool.MEMORY_LIMIT`, three times while it moves), for what waits to be solved
-(`spectra.pile.TOGETHER_BYTES`, several times while it is; `solver.BACKLOG_BYTES` before), and for what waits to be logged
-(`HANDED_OUT_BYTES`). Plain Keras grows by 7 MB here.
+kept in memory (`log.spool.MEMORY_LIMIT`, three times while it moves), for what waits for the
+solving thread (`solver.BACKLOG_BYTES`) or to be solved together (`spectra.pile.TOGETHER_BYTES`,
+several times while it is), and for what waits to be logged (`HANDED_OUT_BYTES`). Plain Keras grows
+by 7 MB here.
 """
 
 LATE_GROWTH = 3_000_000

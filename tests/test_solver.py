@@ -40,10 +40,10 @@ def test_every_record_is_solved_once_and_in_order():
 def test_what_cannot_be_solved_costs_nothing_else(monkeypatch):
     original = pile._solved
 
-    def out_of_memory(records, layout):
-        if any(head[0] == 2 for head, *_ in records):
+    def out_of_memory(batches, layout):
+        if any(2 in batch.heads[:, 0] for batch in batches):
             raise MemoryError("no room")
-        return original(records, layout)
+        return original(batches, layout)
 
     monkeypatch.setattr(pile, "_solved", out_of_memory)
     monkeypatch.setattr(pile, "TOGETHER", 2)
@@ -84,10 +84,10 @@ def test_an_interrupt_at_a_later_wait_keeps_what_is_made_already(monkeypatch, wa
     monkeypatch.setattr("keras_spectral.solver.BACKLOG_BYTES", 0)
     original, go = pile._solved, threading.Event()
 
-    def slow_after_the_first(records, layout):
-        if records[0][0][0] > 0:
+    def slow_after_the_first(batches, layout):
+        if batches[0].heads[0, 0] > 0:
             go.wait()
-        return original(records, layout)
+        return original(batches, layout)
 
     monkeypatch.setattr(pile, "_solved", slow_after_the_first)
     solver = Solver()

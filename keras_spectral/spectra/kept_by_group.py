@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_spectral.spectra.solved import Solved
+from keras_spectral.spectra.solved import Solved, of_each_matrix
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class KeptByGroup:
     n_kept = 1
 
     def condensed(self, kept):
-        """Return the one array that a step kept."""
-        return kept[0]
+        """Return what `r` steps kept, in one array `[r, …]`."""
+        return np.stack(kept[0])
 
     def solved(self, condensed, mask):
         """Find the spectra of the whole batch and of every group present.
 
         Args:
-            condensed: Sequence of `r` float64 arrays, what a step kept.
+            condensed: float64 array `[r, …]`, what `r` steps kept.
             mask: Boolean array `[r, n, g]`.
 
         Yields:
@@ -37,8 +37,9 @@ class KeptByGroup:
         """
         whole = np.ones((len(mask), 1), bool)
         records, groups = np.nonzero(np.concatenate([whole, mask.any(axis=1)], axis=1))
-        sigma, norm = self.spectra_of(np.stack(condensed), records, groups)
-        yield Solved(self.wanted, records, groups, sigma, norm)
+        sigma, norm = self.spectra_of(condensed, records, groups)
+        places = of_each_matrix(np.arange(len(self.wanted)), records, groups)
+        yield Solved(*places, sigma.reshape(-1, sigma.shape[-1]), norm.reshape(-1))
 
     def spectra_of(self, kept, records, groups):
         """Return singular values `[b, p, d]` and Frobenius norms `[b, p]` of some blocks.

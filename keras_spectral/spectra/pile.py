@@ -45,11 +45,30 @@ class SolvedRecords(NamedTuple):
     sigma: Any
 
 
+class Batch(NamedTuple):
+    """Records of equal shape, one after the other, condensed.
+
+    Attributes:
+        heads: Integer array `[r, …]`, the heads of the records.
+        mask: Boolean array `[r, n, g - 1]`.
+        arrays: List of an array `[r, …]` for each stack of the layout.
+    """
+
+    heads: Any
+    mask: Any
+    arrays: Any
+
+    @property
+    def nbytes(self):
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays)
+
+
 class Pile:
     """Records that wait until there are enough of them, then spectra that do."""
 
     def __init__(self):
-        self._records = []
+        self._waiting = []
         self._layout = None
         self._solved = []
 
@@ -66,13 +85,13 @@ class Pile:
         """
         done = [] if layout == self._layout else self.rest()
         self._layout = layout
-        for record in records:
+        for alike in _alike(records):
             try:
-                self._records.append(_condensed(record, layout.stacks))
+                self._waiting.append(_condensed(alike, layout.stacks))
             except Exception as error:
                 done.append(error)
                 continue
-            if len(self._records) >= _number_together(self._records[-1]):
+            if _are_enough(self._waiting):
                 done += self._solve()
         if sum(part.sigma.nbytes for part in self._solved) >= HANDED_OUT_BYTES:
             done += self._hand_out()
@@ -87,9 +106,9 @@ class Pile:
         return self._solve() + self._hand_out()
 
     def _solve(self):
-        records, self._records = self._records, []
+        batches, self._waiting = self._waiting, []
         try:
-            self._solved += [_solved(records, self._layout)] if records else []
+            self._solved += [_solved(batches, self._layout)] if batches else []
         except Exception as error:
             return [error]
         return []
@@ -101,47 +120,63 @@ class Pile:
         return [_joined(list(parts)) for _, parts in portions]
 
 
-def _condensed(record, stacks):
-    head, mask, *kept = record
+def _alike(records):
+    """Yield lists of records of equal shape, which most batches give, in their order."""
+    for _, same in itertools.groupby(records, key=lambda record: [part.shape for part in record]):
+        same = list(same)
+        size = _number_together(1 + same[0][1].shape[1])
+        yield from (same[begin : begin + size] for begin in range(0, len(same), size))
+
+
+def _condensed(alike, stacks):
+    heads, masks, *kept = zip(*alike, strict=True)
     left = iter(kept)
     arrays = [stack.condensed(list(itertools.islice(left, stack.n_kept))) for stack in stacks]
-    return [head, mask.astype(bool), *arrays]
+    return Batch(np.stack(heads), np.stack(masks).astype(bool), arrays)
 
 
-def _number_together(record):
-    _, mask, *arrays = record
-    n_bytes = sum(array.nbytes for array in arrays)
-    return min(TOGETHER, TOGETHER_SPECTRA // (1 + mask.shape[1]), TOGETHER_BYTES // max(1, n_bytes))
+def _number_together(n_groups):
+    return max(1, min(TOGETHER, TOGETHER_SPECTRA // n_groups))
 
 
-def _solved(records, layout):
-    heads = np.stack([head for head, *_ in records])
-    sizes = np.stack([[len(mask), *mask.sum(axis=0)] for _, mask, *_ in records])
+def _are_enough(batches):
+    number = _number_together(1 + batches[-1].mask.shape[-1])
+    many = sum(len(batch.heads) for batch in batches) >= number
+    return many or sum(batch.nbytes for batch in batches) >= TOGETHER_BYTES
+
+
+def _solved(batches, layout):
+    heads = np.concatenate([batch.heads for batch in batches])
+    sizes = np.concatenate([_sizes(batch.mask) for batch in batches])
     kept, _ = layout.n_kept(layout.n_rows(heads, sizes))
     norm = np.full(kept.shape, np.nan)
     sigma = np.full((*kept.shape, kept.max()), np.nan)
-    place = {name: number for number, name in enumerate(layout.series)}
-    for members, stack, mask, arrays in _alike(records, layout.stacks):
-        for solved in stack.solved(arrays, mask):
-            block = members[solved.records], solved.groups
-            values = solved.sigma[..., : sigma.shape[-1]]
-            for p, name in enumerate(solved.names):
-                at = block[0], place[name], block[1]
-                norm[at] = solved.norm[:, p]
-                sigma[..., : values.shape[-1]][at] = values[:, p]
+    for members, mask, *arrays in _together(batches):
+        for stack, array in zip(layout.stacks, arrays, strict=True):
+            series = np.array([layout.series.index(name) for name in stack.wanted])
+            for solved in stack.solved(array, mask):
+                at = members[solved.records], series[solved.wanted], solved.groups
+                norm[at] = solved.norm
+                values = solved.sigma[:, : sigma.shape[-1]]
+                sigma[..., : values.shape[-1]][at] = values
     sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
     return SolvedRecords(layout, heads, sizes, norm, sigma)
 
 
-def _alike(records, stacks):
-    # Records of equal shape, which most batches give, are solved together.
-    alike = defaultdict(list)
-    for r, record in enumerate(records):
-        alike[tuple(part.shape for part in record)].append(r)
-    for members in alike.values():
-        _, masks, *arrays = zip(*(records[r] for r in members), strict=True)
-        for stack, own in zip(stacks, arrays, strict=True):
-            yield np.array(members), stack, np.stack(masks), own
+def _sizes(mask):
+    return np.concatenate([np.full((len(mask), 1), mask.shape[1]), mask.sum(axis=1)], axis=1)
+
+
+def _together(batches):
+    """Yield `members, mask, *arrays` of batches of equal shape: more are solved together then."""
+    alike, first = defaultdict(list), 0
+    for batch in batches:
+        members = np.arange(first, first + len(batch.heads))
+        first += len(members)
+        shapes = tuple(array.shape[1:] for array in (batch.mask, *batch.arrays))
+        alike[shapes].append((members, batch.mask, *batch.arrays))
+    for parts in alike.values():
+        yield [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
 def _joined(parts):

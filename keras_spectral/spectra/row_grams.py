@@ -11,13 +11,14 @@ take the place of those of size `d`.
 Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share eigenvalues).
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_spectral.spectra.eigen import root, singular_values
-from keras_spectral.spectra.solved import WHOLE, Solved
+from keras_spectral.spectra.solved import WHOLE, Solved, of_each_matrix
 
 CHUNK_BYTES = 32_000_000
 """Blocks that are solved together hold at most about this many bytes: relabelings make many."""
@@ -49,39 +50,53 @@ class RowGrams:
         return len(self.factors)
 
     def condensed(self, kept):
-        """Return the Gram matrices of one step, which are small where this stack is chosen.
+        """Return the Gram matrices of some steps, which are small where this stack is chosen.
 
         Args:
-            kept: List of arrays `[n, s, w]`, the factors.
+            kept: For each factor, a sequence of `r` arrays `[n, s, w]`.
 
         Returns:
-            float64 array `[p, n s, max(n s, w)]`: the Gram matrices, and the thin factors
+            float64 array `[r, p, n s, max(n s, w)]`: the Gram matrices, and the thin factors
             themselves, each in as many columns as it needs.
         """
-        n, s, _ = kept[0].shape
-        result = np.empty((len(kept), n * s, max(n * s, *self.thin)))
-        for factor, width, place in zip(kept, self.thin, result, strict=True):
-            rows = factor.reshape(n * s, -1)
+        n, s, _ = kept[0][0].shape
+        result = np.empty((len(kept[0]), len(kept), n * s, max(n * s, *self.thin)))
+        for p, (factor, width) in enumerate(zip(kept, self.thin, strict=True)):
+            rows = np.empty((len(factor), *factor[0].shape))
+            for place, own in zip(rows, factor, strict=True):
+                place[...] = own
+            rows = rows.reshape(len(rows), n * s, -1)
             if width:
-                place[:, :width] = rows
+                result[:, p, :, :width] = rows
             else:
-                rows = rows.astype(float)
-                np.matmul(rows, rows.T, out=place[:, : n * s])
+                np.matmul(rows, rows.swapaxes(-1, -2), out=result[:, p, :, : n * s])
         return result
 
     def solved(self, condensed, mask):
         """Find the spectra of the whole batch and of every group present.
 
         Args:
-            condensed: Sequence of `r` arrays `[p, n s, max(n s, w)]`.
+            condensed: float64 array `[r, p, n s, max(n s, w)]`.
             mask: Boolean array `[r, n, g]`.
 
         Yields:
             `Solved`.
         """
-        kept = np.stack(condensed)
+        waiting, n_bytes = defaultdict(list), 0
+        for blocks, groups in self._blocks(condensed, mask):
+            for names, gram in self._grams(blocks):
+                wanted = np.array([self.wanted.index(name) for name in names])
+                places = of_each_matrix(wanted, blocks.records, groups)
+                waiting[gram.shape[-1]].append((places, gram.reshape(-1, *gram.shape[-2:])))
+                n_bytes += gram.nbytes
+            if n_bytes > CHUNK_BYTES:
+                yield from _solved_together(waiting)
+                waiting, n_bytes = defaultdict(list), 0
+        yield from _solved_together(waiting)
+
+    def _blocks(self, kept, mask):
         records = np.arange(len(kept))
-        yield from self._solved(_Blocks(kept, records, None), np.full_like(records, WHOLE))
+        yield _Blocks(kept, records, None), np.full_like(records, WHOLE)
         counts = mask.sum(axis=1)
         for count in np.unique(counts[counts > 0]):
             records, groups = np.nonzero(counts == count)
@@ -89,12 +104,7 @@ class RowGrams:
             rows = members[:, :, None] * self.positions + np.arange(self.positions)
             rows = rows.reshape(len(members), -1)
             for part in _chunks(len(rows), 8 * len(self.factors) * rows.shape[1] ** 2):
-                blocks = _Blocks(kept, records[part], rows[part])
-                yield from self._solved(blocks, groups[part] + 1)
-
-    def _solved(self, blocks, groups):
-        for names, gram in self._grams(blocks):
-            yield Solved(tuple(names), blocks.records, groups, *singular_values(gram))
+                yield _Blocks(kept, records[part], rows[part]), groups[part] + 1
 
     def _grams(self, blocks):
         # Wide ones have equal sizes and go together; thin ones are few, and small.
@@ -150,7 +160,7 @@ class _Blocks(NamedTuple):
     def principal(self, places):
         """Return principal sub-blocks `[b, p, d, d]` of some Gram matrices."""
         if self.rows is None:
-            return self.kept[:, places, :, : self.kept.shape[2]]
+            return self.kept.take(places, axis=1)[..., : self.kept.shape[2]]
         # One flat index: NumPy takes three times as long by an index for each axis.
         _, p, n, width = self.kept.shape
         matrices = (self.records[:, None] * p + np.array(places)) * (n * width)
@@ -162,6 +172,12 @@ class _Blocks(NamedTuple):
         if self.rows is None:
             return self.kept[:, [place], :, :width]
         return self.kept[self.records[:, None], place, self.rows, :width][:, None]
+
+
+def _solved_together(waiting):
+    for parts in waiting.values():
+        places, grams = zip(*parts, strict=True)
+        yield Solved(*np.concatenate(places, axis=1), *singular_values(np.concatenate(grams)))
 
 
 def _both(j):
