@@ -42,7 +42,7 @@ bench: $(INSTALLED)  ## what looking costs
 
 lock: $(INSTALLED)  ## pin the newest packages that pyproject.toml allows
 	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --upgrade \
-		--extra dev --extra parquet --strip-extras --allow-unsafe \
+		--extra dev --extra parquet --extra cluster --strip-extras --allow-unsafe \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements.lock pyproject.toml
 
