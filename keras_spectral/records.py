@@ -31,7 +31,7 @@ def encoded(layout, step, epoch, n, factors, mask):
     positions = [f.positions(name) for f in factors for name in FACTORS]
     head = tf.stack([tf.cast(value, tf.int64) for value in (step, epoch, *positions)])
     members = tf.zeros(tf.stack([n, 0]), tf.uint8) if mask is None else tf.cast(mask, tf.uint8)
-    return [head, members, *kept_by(layout.stacks, factors, mask)]
+    return [head, members, *kept_by(layout.stacks, factors, mask, n)]
 
 
 def decoded(spectra, membership):

@@ -56,7 +56,9 @@ def phenotype_table(source, id_column, where=None):
         wanted = [str(value) for value in ([values] if np.isscalar(values) else values)]
         for value in table[column].unique():
             if value not in wanted:
-                gone = table.index[table[column].isna() if pd.isna(value) else table[column] == value]
+                gone = table.index[
+                    table[column].isna() if pd.isna(value) else table[column] == value
+                ]
                 name = "no label" if pd.isna(value) else repr(str(value))
                 dropped.append(f"{_number(gone)} with {column} {name} ({shown(gone)})")
         table = table[table[column].isin(wanted)]

@@ -11,6 +11,25 @@ IN_THE_GRAPH = 2.5e6
 matrices are better taken on the side of the rows, which needs none."""
 
 
+def adds_examples(sizes):
+    """Tell whether what groups need of the side of the features is added up from examples.
+
+    Args:
+        sizes: Expected examples of the whole batch and of each group.
+
+    Returns:
+        `True` if there are more groups than examples.
+    """
+    return len(sizes) > sizes[0]
+
+
+def _products(sizes, s, entries):
+    # Rows are multiplied once for each group they are in, or once, and examples added up.
+    if adds_examples(sizes):
+        return sizes[0] * (s + len(sizes)) * entries
+    return sum(sizes) * s * entries
+
+
 def prefers_rows(sizes, s, width):
     """Tell whether the row-by-row Gram matrix of `[n s, width]` is cheaper than the other one.
 
@@ -29,7 +48,7 @@ def prefers_rows(sizes, s, width):
         return False
     rows = [n * s for n in sizes]
     on_rows = rows[0] ** 2 * width + sum(EIGEN * r**3 for r in rows)
-    on_features = IN_THE_GRAPH + sum(rows) * width**2 + len(rows) * EIGEN * width**3
+    on_features = IN_THE_GRAPH + _products(sizes, s, width**2) + len(rows) * EIGEN * width**3
     return on_rows <= on_features
 
 
@@ -48,7 +67,8 @@ def prefers_rows_for_gradient(sizes, s, i, o):
     small, large = min(i, o), max(i, o)
     rows = [n * s for n in sizes]
     on_rows = sum((EIGEN + 2) * r**3 for r in rows)
-    on_features = sum(rows) * i * o + len(rows) * (small**2 * large + EIGEN * small**3)
+    products = _products(sizes, s, i * o)
+    on_features = products + len(rows) * (small**2 * large + EIGEN * small**3)
     return on_rows <= IN_THE_GRAPH + on_features
 
 

@@ -57,6 +57,19 @@ class Factors(NamedTuple):
         """Whether the gradient is a sum over rows of matrices of rank one."""
         return self.group_gradients is None and getattr(self.activation, "blocks", 1) == 1
 
+    def adds_up(self, quantity):
+        """Tell whether the part of a group is the sum of those of its examples.
+
+        Args:
+            quantity: One of `QUANTITIES`.
+
+        Returns:
+            `False` for gradients that exist per group only, or whose rows depend on who is there.
+        """
+        if quantity != "gradient":
+            return True
+        return self.group_gradients is None and not hasattr(self.activation, "spectra")
+
     def width(self, quantity):
         """Return the largest number of singular values that the features allow.
 

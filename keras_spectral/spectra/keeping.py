@@ -2,28 +2,40 @@
 
 import tensorflow as tf
 
+from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factors import rows_of
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
 from keras_spectral.spectra.matrices import group_matrix, smaller_gram
 from keras_spectral.spectra.row_grams import RowGrams
-from keras_spectral.spectra.rows import group_rows
+from keras_spectral.spectra.rows import GroupRows, group_rows
 
 
-def kept_by(stacks, factors, mask):
+def kept_by(stacks, factors, mask, n):
     """Return what a step keeps for each stack.
 
     Args:
         stacks: What `stacks.stacks_for` chose.
         factors: List of `Factors`, one per weight.
         mask: Boolean (or 0/1) tensor `[n, g]`, or `None`.
+        n: Scalar integer tensor, the number of examples.
 
     Returns:
         List of tensors, those of the first stack first; each stack says what they are.
     """
     rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
-    kept = {RowGrams: _factors, FeatureGrams: _grams, GraphSpectra: _spectra}
-    return [tensor for stack in stacks for tensor in kept[type(stack)](stack, factors, rows)]
+    each = GroupRows(tf.range(n)[:, None], tf.ones_like(tf.range(n)))
+    kept = {
+        RowGrams: _factors,
+        FeatureGrams: _grams,
+        ExampleSums: _example_parts,
+        GraphSpectra: _spectra,
+    }
+    found = []
+    for stack in stacks:
+        own = each if isinstance(stack, ExampleSums) else rows
+        found += kept[type(stack)](stack, factors, own)
+    return found
 
 
 def _factors(stack, factors, _):
@@ -37,6 +49,12 @@ def _grams(stack, factors, rows):
         for j, quantity in stack.wanted
     ]
     return [tf.stack(grams)]
+
+
+def _example_parts(stack, factors, each):
+    ((j, quantity),) = stack.wanted
+    part = group_matrix if stack.is_gradient else smaller_gram
+    return [part(factors[j], quantity, each)]
 
 
 def _spectra(stack, factors, rows):

@@ -23,7 +23,7 @@ class KeptByGroup:
 
     def condensed(self, kept):
         """Return what `r` steps kept, in one array `[r, …]`."""
-        return np.stack(kept[0])
+        return joined_steps(kept[0])
 
     def solved(self, condensed, mask):
         """Find the spectra of the whole batch and of every group present.
@@ -50,3 +50,12 @@ class KeptByGroup:
             groups: Integer array `[b]`, 0 for the whole batch.
         """
         raise NotImplementedError
+
+
+def joined_steps(arrays):
+    """Return arrays of one shape as one array `[r, …]`; a single one, which may be large, as a view.
+
+    Args:
+        arrays: Sequence of `r` arrays.
+    """
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

@@ -9,7 +9,13 @@ from collections import defaultdict
 
 import tensorflow as tf
 
-from keras_spectral.spectra.costs import is_thin, prefers_rows, prefers_rows_for_gradient
+from keras_spectral.spectra.costs import (
+    adds_examples,
+    is_thin,
+    prefers_rows,
+    prefers_rows_for_gradient,
+)
+from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factors import FACTORS
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
@@ -54,21 +60,26 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,)):
             side depends on it, never a result.
 
     Returns:
-        Tuple of `RowGrams`, `FeatureGrams` and `GraphSpectra`, which together find every spectrum
-        once.
+        Tuple of `RowGrams`, `FeatureGrams`, `ExampleSums` and `GraphSpectra`, which together find
+        every spectrum once.
     """
     names = [(j, q) for j, factor in enumerate(factors) for q in _recorded(factor, quantities)]
     in_graph = [(j, q) for j, q in names if _in_graph(factors[j], q, method)]
     by_gram = [name for name in names if name not in in_graph]
     on_rows = _row_stacks(factors, by_gram, sizes)
     found = {name for stack in on_rows for name in stack.wanted}
-    on_features = defaultdict(list)
+    on_features, by_example = defaultdict(list), []
     for j, quantity in by_gram:
-        if (j, quantity) not in found:
+        if (j, quantity) in found:
+            continue
+        if adds_examples(sizes) and factors[j].adds_up(quantity):
+            by_example.append((j, quantity))
+        else:
             on_features[factors[j].width(quantity)].append((j, quantity))
     return (
         *on_rows,
         *(FeatureGrams(tuple(names)) for names in on_features.values()),
+        *(ExampleSums((name,)) for name in by_example),
         *(GraphSpectra((name,)) for name in in_graph),
     )
 

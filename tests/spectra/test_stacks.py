@@ -6,7 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_spectral.spectra import row_grams
+from keras_spectral.spectra import example_sums, row_grams
+from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.keeping import kept_by
@@ -19,6 +20,10 @@ QUANTITIES = ("activation", "adjoint", "gradient")
 
 TOLERANCE = 1e-6
 """Of sigma_1, for float32 data: float64 Gram matrices leave about 1e-8, so this has room."""
+
+
+MANY_GROUPS = (40, *[20] * 60)
+"""Expected sizes that speak for adding up what examples contribute."""
 
 
 def oracle(a, d, quantity, k):
@@ -38,7 +43,7 @@ def spectra(steps, mask, method="auto", sizes=(32,)):
         layout = layout_for(named, QUANTITIES, None, method, sizes)
         positions = [factor.positions(q) for factor in factors for q in QUANTITIES[:2]]
         head = np.array([number, 0, *positions])
-        kept = [tensor.numpy() for tensor in kept_by(layout.stacks, factors, mask)]
+        kept = [tensor.numpy() for tensor in kept_by(layout.stacks, factors, mask, n)]
         found += pile.add([[head, members, *kept]], layout)
     found += pile.rest()
     return {key: value for part in found for key, value in _by_name(part)}
@@ -80,14 +85,14 @@ shapes = st.tuples(*(st.integers(1, high) for high in (12, 4, 12, 12)))
     n_groups=st.integers(0, 4),
     seed=st.integers(0, 2**31),
     method=st.sampled_from(["gram", "svd"]),
-    expected=st.integers(1, 200),
+    sizes=st.one_of(st.tuples(st.integers(1, 200)), st.just(MANY_GROUPS)),
 )
-def test_spectra_equal_numpy_for_any_shape_groups_and_side(shape, n_groups, seed, method, expected):
+def test_spectra_equal_numpy_for_any_shape_groups_and_side(shape, n_groups, seed, method, sizes):
     n, s, i, o = shape
     rng = np.random.default_rng(seed)
     a, d = rng.standard_normal((n, s, i)).astype("f"), rng.standard_normal((n, s, o)).astype("f")
     mask = rng.random((n, n_groups)) < rng.random() if n_groups else None
-    assert_equal_to_oracle(a, d, mask, method, sizes=(expected,))
+    assert_equal_to_oracle(a, d, mask, method, sizes)
 
 
 def conditioned(rng, rows, width, kind):
@@ -139,15 +144,15 @@ def test_float64_data_keeps_its_digits():
 
 
 @pytest.mark.parametrize("method", ["gram", "svd"])
-@pytest.mark.parametrize("side", [1, 10_000])
+@pytest.mark.parametrize("sizes", [(1,), (10_000,), MANY_GROUPS])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_stays_in_its_group_its_layer_and_its_step(method, side, bad):
+def test_nan_stays_in_its_group_its_layer_and_its_step(method, sizes, bad):
     rng = np.random.default_rng(0)
     a, d = (rng.standard_normal((6, 1, w)).astype("f") for w in (4, 3))
     broken = a.copy()
     broken[0, 0, 0] = bad
     mask = np.array([[1, 0]] * 3 + [[0, 1]] * 3, bool)
-    found = spectra([[(broken, d), (a, d)], [(a, d), (a, d)]], mask, method, (side,))
+    found = spectra([[(broken, d), (a, d)], [(a, d), (a, d)]], mask, method, sizes)
     for (record, weight, quantity, group), (sigma, norm) in found.items():
         hit = record == 0 and weight == 0 and quantity != "adjoint" and group < 2
         assert np.isnan(sigma[0]) == hit
@@ -166,6 +171,18 @@ def test_the_side_is_chosen_by_size():
         [Factors(tf.zeros([6, 1, 4]), tf.zeros([6, 1, 3]))], QUANTITIES, "gram", (9999,)
     )
     assert {type(stack) for stack in found} == {FeatureGrams}
+    found = stacks_for(
+        [Factors(tf.zeros([6, 8, 4]), tf.zeros([6, 8, 3]))], QUANTITIES, "gram", MANY_GROUPS
+    )
+    assert {type(stack) for stack in found} == {ExampleSums}
+
+
+@pytest.mark.parametrize("chunk", [1, 10_000])
+def test_groups_that_outnumber_examples_are_solved_in_parts(monkeypatch, chunk):
+    monkeypatch.setattr(example_sums, "CHUNK_BYTES", chunk)
+    rng = np.random.default_rng(0)
+    a, d = (rng.standard_normal((8, 5, w)).astype("f") for w in (9, 7))
+    assert_equal_to_oracle(a, d, rng.random((8, 60)) < 0.3, sizes=MANY_GROUPS)
 
 
 def test_blocks_are_solved_in_parts_when_they_are_many(monkeypatch):

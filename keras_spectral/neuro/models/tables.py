@@ -1,8 +1,8 @@
-"""Plain Keras models for neuroimaging data. The only file of `neuro` that imports Keras."""
+"""The multilayer perceptron, for tables of features."""
 
 import keras
 
-from keras_spectral.errors import DataError
+from keras_spectral.neuro.models.output import output_layer
 
 
 def mlp(
@@ -50,17 +50,12 @@ def mlp(
         Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting",
         JMLR 15:1929-1958 (half of the hidden units).
     """
-    if n_classes < 2:
-        raise DataError(
-            "`n_classes` must be at least 2: the softmax of one output is always 1. "
-            f"Received: n_classes={n_classes}. Try `n_classes=len(classes)`."
-        )
     inputs = keras.Input((n_features,), name="features")
     x = inputs if standardize is None else _standardized(inputs, *standardize)
     for depth, width in enumerate(hidden, start=1):
         x = _hidden_layer(width, l2, depth)(x)
         x = keras.layers.Dropout(dropout, name=f"dropout_{depth}")(x)
-    return keras.Model(inputs, _output_layer(n_classes)(x), name=name)
+    return keras.Model(inputs, output_layer(n_classes)(x), name=name)
 
 
 def _standardized(inputs, mean, variance):
@@ -71,10 +66,3 @@ def _hidden_layer(width, l2, depth):
     penalty = keras.regularizers.L2(l2) if l2 else None
     name = f"hidden_{depth}"
     return keras.layers.Dense(width, activation="relu", kernel_regularizer=penalty, name=name)
-
-
-def _output_layer(n_classes):
-    small = keras.initializers.VarianceScaling(0.01, mode="fan_avg", distribution="uniform")
-    return keras.layers.Dense(
-        n_classes, activation="softmax", kernel_initializer=small, name="output"
-    )

@@ -1,0 +1,350 @@
+"""Time series of regions or components: read, brought to one length, cut, correlated.
+
+Letters: `n` subject, `t` time point, `r` region or component, `w` window.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_spectral.errors import DataError
+from keras_spectral.neuro.reading import counted, shown
+from keras_spectral.neuro.subjects import (
+    Subjects,
+    files_of,
+    found_for,
+    joined,
+    phenotype_table,
+    with_target,
+)
+
+SUFFIXES = (".1d", ".csv", ".tsv", ".txt", ".npy", ".mat")
+"""Files with the series of one subject."""
+STACKS = (".npz", ".npy")
+"""Files with the series of all subjects."""
+FLAT = 1e-6
+"""A region is constant if it varies by less than this share of its largest value."""
+
+
+def load_time_series(
+    source,
+    phenotype,
+    target,
+    id_column="",
+    *,
+    where=None,
+    join="exact",
+    pattern=None,
+    variable=None,
+    length="pad",
+    standardize=True,
+):
+    """Load time series and the phenotype of the same subjects.
+
+    Args:
+        source: Folder, or a path with `*`, of files with one subject each, rows in time, a column
+            per region: `.1D`, `.csv`, `.tsv`, `.txt`, `.npy` or `.mat` (as GIFT writes them). Or one
+            `.npz` with an array `[n, t, r]` and the ids `[n]`, or one `.npy` with such an array,
+            whose order is that of the phenotype.
+        phenotype: Path of a table with one row per subject, or a DataFrame.
+        target: Column of the phenotype to predict.
+        id_column: Column of the ids; `""` is the first one.
+        where: Dictionary from column to the value, or values, of the subjects to keep.
+        join: `"exact"`: every subject must have a series, and every series a subject. `"inner"`:
+            keep what both have.
+        pattern: Regular expression whose first group is the id in a file's name; `None` finds the
+            id by itself, see `subjects.found_for`.
+        variable: Name of the array in `.mat` or `.npz` files that hold several.
+        length: What to do with unequal lengths: `"pad"` to the longest with zeros, which the models
+            mask; `"crop"` to the shortest; or a number of time points.
+        standardize: Bring every region of every subject to mean 0 and standard deviation 1 over its
+            own time points. Nothing is fitted on other subjects.
+
+    Returns:
+        `Subjects` with `x` a float32 array `[n, t, r]`; time points that are padded are 0 in every
+        region, and at the end.
+
+    Raises:
+        DataError: If something cannot be read or does not fit; the message says what.
+    """
+    table, dropped = phenotype_table(phenotype, id_column, where)
+    stack = Path(source).suffix.lower() in STACKS and Path(source).is_file()
+    found, ids = _stack(source, variable) if stack else (files_of(source, SUFFIXES), None)
+    n_found = len(found)
+    if stack and ids is None:
+        _require_same_number(source, found, phenotype, id_column)
+        ids = list(phenotype_table(phenotype, id_column)[0].index)
+    names = ids if ids is not None else [path.name for path in found]
+    everybody = phenotype_table(phenotype, id_column)[0].index
+    places = found_for(list(everybody), names, pattern)
+    unused = [name for k, name in enumerate(names) if k not in set(places.values())]
+    table = joined(table, places, unused, join, dropped)
+    series = {name: _one(found[places[name]], variable) for name in table.index}
+    _require_regions(series)
+    notes = _flat(series)
+    lengths = [len(own) for own in series.values()]
+    n_time = _n_time(length, lengths)
+    x = np.stack([_fitted(own, n_time, standardize) for own in series.values()])
+    notes += _unequal(lengths, n_time)
+    report = (
+        f"{Path(source).name}: {n_found} series; joined {len(x)} subjects, "
+        f"{x.shape[1]} time points x {x.shape[2]} regions; "
+        f"dropped {', '.join(dropped) or 'nothing'}" + "".join(f"; {note}" for note in notes)
+    )
+    return with_target(x, table, target, report)
+
+
+def windows(subjects, length, step=None):
+    """Cut every subject's series into windows: more examples, of fewer time points each.
+
+    Examples of one subject resemble each other: no fold may separate them, and groups have as many
+    independent members as subjects. `experiment.Study` splits by the index of the phenotype.
+
+    Args:
+        subjects: `Subjects` with `x [n, t, r]`.
+        length: Time points of a window.
+        step: Time points between the beginnings of two windows; `None`: no overlap.
+
+    Returns:
+        `Subjects` with one example per window, `[w, length, r]`, without those that are padded, and
+        the subject's row of the phenotype for each.
+
+    Raises:
+        DataError: If there is no such window.
+    """
+    step = length if step is None else step
+    x, y, phenotype = subjects
+    if not (0 < length <= x.shape[1] and step > 0):
+        raise DataError(
+            "`length` must be at most the number of time points, and `step` positive. "
+            f"Received: length={length}, step={step}, for {x.shape[1]} time points."
+        )
+    begins = range(0, x.shape[1] - length + 1, step)
+    known = lengths_of(x)
+    places = [(i, begin) for i in range(len(x)) for begin in begins if begin + length <= known[i]]
+    if not places:
+        raise DataError(
+            "`length` must be at most the time points of some subject, without padding. "
+            f"Received: length={length}, for at most {known.max()}."
+        )
+    owner = [i for i, _ in places]
+    rows = phenotype.iloc[owner]
+    rows.attrs = phenotype.attrs
+    return Subjects(np.stack([x[i, b : b + length] for i, b in places]), y[owner], rows)
+
+
+def connectivity(subjects, kind="correlation"):
+    """Return the connectivity of every subject as a vector.
+
+    Args:
+        subjects: `Subjects` with `x [n, t, r]`, or such an array.
+        kind: `"correlation"`, `"partial correlation"`, `"covariance"` or `"precision"`, as in
+            nilearn. Correlations are Fisher-z transformed.
+
+    Returns:
+        As given: `Subjects`, or an array, with `x` a float32 array `[n, r (r - 1) / 2]`.
+
+    Raises:
+        DataError: If `kind` is another one. nilearn's `"tangent"` is fitted on all subjects, so it
+            would carry what it learned of test subjects into training.
+
+    Source:
+        nilearn's `ConnectivityMeasure`, with its shrunk covariance (Ledoit and Wolf 2004).
+    """
+    from nilearn.connectome import ConnectivityMeasure  # slow to load
+
+    kinds = ("correlation", "partial correlation", "covariance", "precision")
+    if kind not in kinds:
+        raise DataError(
+            f"`kind` must be one of {', '.join(kinds)}, which are computed from one subject alone. "
+            f"Received: kind={kind!r}."
+        )
+    x = subjects.x if isinstance(subjects, Subjects) else subjects
+    measure = ConnectivityMeasure(kind=kind, vectorize=True, discard_diagonal=True)
+    series = [own[:n].astype(float) for own, n in zip(x, lengths_of(x), strict=True)]
+    values = measure.fit_transform(series)
+    if "correlation" in kind:
+        values = np.arctanh(np.clip(values, -1 + 1e-7, 1 - 1e-7))
+    values = values.astype("float32")
+    return subjects._replace(x=values) if isinstance(subjects, Subjects) else values
+
+
+def lengths_of(x):
+    """Return the time points of each subject before padding: an integer array `[n]`.
+
+    Args:
+        x: Array `[n, t, r]`, padded with zeros at the end.
+    """
+    there = (x != 0).any(axis=2)
+    return x.shape[1] - np.argmax(there[:, ::-1], axis=1)
+
+
+def _stack(source, variable):
+    held = _arrays_of(Path(source))
+    cubes = {name: array for name, array in held.items() if array.ndim == 3}
+    cube = _chosen(cubes, variable, source, "an array [subjects, time, regions]")
+    texts = [a for a in held.values() if a.ndim == 1 and len(a) == len(cube)]
+    ids = [a for a in texts if len(set(a.tolist())) == len(a) and a.dtype.kind in "iuUSO"]
+    named = [
+        held[name] for name in ("subject_id", "subject", "id", "ids", "subjects") if name in held
+    ]
+    ids = named or ids
+    return list(cube), [str(name) for name in ids[0].tolist()] if ids else None
+
+
+def _one(found, variable):
+    if isinstance(found, np.ndarray):
+        return found.astype(float)
+    try:
+        values = _values(found, variable)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a broken file makes of its reader
+        raise DataError(
+            "Every file must hold numbers, a row per time point and a column per region. "
+            f"Received: {found}, which cannot be read: {str(error).strip()[:200]}."
+        ) from error
+    if values.ndim != 2 or min(values.shape) < 2:
+        raise DataError(
+            "Every file must hold a table of at least two time points and two regions. "
+            f"Received: {found}, of shape {values.shape}."
+        )
+    return values
+
+
+def _values(path, variable):
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".mat"):
+        tables = {
+            name: a for name, a in _arrays_of(path).items() if a.ndim == 2 and min(a.shape) > 1
+        }
+        return _chosen(tables, variable, path, "a table [time, regions]").astype(float)
+    if suffix in (".1d", ".txt"):
+        return np.loadtxt(path, comments="#", ndmin=2)
+    separator = "\t" if suffix == ".tsv" else ","
+    table = pd.read_csv(path, sep=separator, header=None, dtype=str, index_col=False)
+    head = pd.to_numeric(table.iloc[0], errors="coerce").isna()
+    if head.any():  # a header; a column without a name before the others numbers the rows
+        numbered = pd.isna(table.iloc[0, 0])
+        table = table.iloc[1:, 1 if numbered else 0 :]
+    return table.astype(float).to_numpy()
+
+
+def _arrays_of(path):
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            return {path.stem: np.load(path, allow_pickle=False)}
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as held:
+                return {name: held[name] for name in held.files}
+        return _matlab(path)
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataError(
+            f"Data must be a file that NumPy or SciPy can read. Received: {path}: {error}."
+        ) from error
+
+
+def _matlab(path):
+    from scipy.io import loadmat
+
+    try:
+        held = loadmat(path)
+    except NotImplementedError:  # MATLAB 7.3 writes HDF5, axes reversed
+        import h5py
+
+        with h5py.File(path) as file:
+            sets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            held = {name: np.asarray(item).T for name, item in sets.items()}
+    return {
+        name: array
+        for name, array in held.items()
+        if isinstance(array, np.ndarray) and array.dtype.kind in "fiu"
+    }
+
+
+def _chosen(arrays, variable, path, what):
+    if variable is not None:
+        arrays = {name: array for name, array in arrays.items() if name == variable}
+    if len(arrays) != 1:
+        raise DataError(
+            f"`{Path(path).name}` must hold {what}. Received: {len(arrays)} such"
+            + (f" ({shown(arrays)}). Try `variable`, the name of one." if arrays else " arrays.")
+        )
+    return next(iter(arrays.values()))
+
+
+def _require_same_number(source, found, phenotype, id_column):
+    n = len(phenotype_table(phenotype, id_column)[0])
+    if len(found) != n:
+        raise DataError(
+            "An array without ids must have one series for each row of the phenotype, in its order. "
+            f"Received: {source}, with {len(found)} series for {n} rows. "
+            "Try an `.npz` file with the ids beside the array."
+        )
+
+
+def _require_regions(series):
+    widths = pd.Series({name: own.shape[1] for name, own in series.items()})
+    usual = widths.mode().iloc[0]
+    odd = widths[widths != usual]
+    if len(odd):
+        few = ", ".join(f"{name}: {series[name].shape[0]} x {n}" for name, n in odd.head(3).items())
+        raise DataError(
+            f"Every subject must have the same regions. Received: {usual} columns for most, other "
+            f"numbers for {counted(odd.index, 'subject')} ({few}). "
+            "Try transposing files whose rows are regions."
+        )
+    wrong = [name for name, own in series.items() if not np.isfinite(own).all()]
+    if wrong:
+        raise DataError(
+            "Time series must be finite numbers. "
+            f"Received: missing or infinite values of {counted(wrong, 'subject')}. "
+            "Try interpolating those time points, or `where` without those subjects."
+        )
+
+
+def _flat(series):
+    flat = {name: int(_is_flat(own).sum()) for name, own in series.items()}
+    flat = {name: n for name, n in flat.items() if n}
+    if any(n == series[name].shape[1] for name, n in flat.items()):
+        gone = [name for name, n in flat.items() if n == series[name].shape[1]]
+        raise DataError(
+            f"Time series must vary. Received: constants in all regions of {counted(gone, 'subject')}."
+        )
+    return [f"regions that do not vary, of {counted(flat, 'subject')}"] if flat else []
+
+
+def _is_flat(series):
+    return np.ptp(series, axis=0) <= FLAT * np.abs(series).max(axis=0)
+
+
+def _n_time(length, lengths):
+    if length == "pad":
+        return max(lengths)
+    if length == "crop":
+        return min(lengths)
+    if isinstance(length, int) and not isinstance(length, bool) and length > 0:
+        return length
+    raise DataError(
+        f"`length` must be 'pad', 'crop' or a number of time points. Received: length={length!r}."
+    )
+
+
+def _fitted(series, n_time, standardize):
+    series = series[:n_time]
+    if standardize:
+        flat = _is_flat(series)
+        scale = np.where(flat, 1.0, series.std(axis=0))
+        series = np.where(flat, 0.0, (series - series.mean(axis=0)) / scale)
+    return np.pad(series, [(0, n_time - len(series)), (0, 0)]).astype("float32")
+
+
+def _unequal(lengths, n_time):
+    if len(set(lengths)) == 1 and lengths[0] == n_time:
+        return []
+    padded, cropped = sum(n < n_time for n in lengths), sum(n > n_time for n in lengths)
+    return [
+        f"lengths {min(lengths)} to {max(lengths)}: {padded} padded with zeros, {cropped} cropped"
+    ]
