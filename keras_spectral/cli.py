@@ -266,7 +266,7 @@ def _read(path):
 def _log_file(path):
     if not path.is_dir():
         return path
-    from keras_spectral.run_folder import PROBE_FILE, former_run
+    from keras_spectral.experiment.folder import PROBE_FILE, former_run
 
     log = path / PROBE_FILE
     if not log.exists() and former_run(path):
@@ -290,18 +290,20 @@ def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, r
     y, classes = target_classes(target_column(joined, target))
     columns = group_columns(joined.labels, list(groups))
     _load_tensorflow()
-    from keras_spectral import experiment, run_folder
+    from keras_spectral.experiment import run as experiment
+    from keras_spectral.experiment.folder import former_run
+    from keras_spectral.experiment.study import Plan, Study
 
-    study = experiment.Study(
+    study = Study(
         joined.features.to_numpy(),
         y,
         tuple(str(name) for name in classes),
         columns if len(columns.columns) > 1 else columns.iloc[:, 0],
         {**about, "tables": joined.report, "classes": [str(name) for name in classes]},
     )
-    plan = experiment.Plan(**plan)
+    plan = Plan(**plan)
     if overwrite is None:  # a demo replaces a demo, and nothing else
-        overwrite = bool(run_folder.former_run(out).get("simulated"))
+        overwrite = bool(former_run(out).get("simulated"))
     folder = experiment.prepared_folder(out, study, plan, overwrite, resume)
     progress = _Progress(plan)
     try:

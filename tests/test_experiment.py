@@ -12,10 +12,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 import keras_spectral as ks
-from keras_spectral import experiment, run_folder
 from keras_spectral.errors import DataError, GroupsError
-from keras_spectral.experiment import Plan, Study
-from keras_spectral.run_folder import fold_folder
+from keras_spectral.experiment import folder as run_folder
+from keras_spectral.experiment import run as experiment
+from keras_spectral.experiment.folder import fold_folder
+from keras_spectral.experiment.study import Plan, Study
 
 N, FEATURES = 16, 4
 PLAN = Plan(folds=2, epochs=2, batch_size=5, relabelings=2)

@@ -1,91 +1,28 @@
 """Cross-validated runs: folds x seeds of one classifier, recorded, compared and reported.
 
 Every fold leaves a folder of its own, made whole at once, so an interrupted run loses no finished
-fold and can be resumed. Everything that is fitted (standardisation, weights) is fitted on the
-training fold only.
+fold and can be resumed.
 """
 
-import hashlib
 import json
-import math
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import keras
-import numpy as np
+import joblib
 import pandas as pd
-import tensorflow as tf
-from sklearn.metrics import accuracy_score, roc_auc_score
-from sklearn.model_selection import StratifiedKFold
 
-from keras_spectral import callbacks, run_folder, schedules
 from keras_spectral.analysis import report
 from keras_spectral.analysis.report_pairs import report_comparisons
-from keras_spectral.batches import with_groups
+from keras_spectral.experiment.fold import train_fold
+from keras_spectral.experiment.folder import PROBE_FILE, fold_folder, prepared
+from keras_spectral.experiment.study import fingerprint, labellings
 from keras_spectral.log import SpectralLog, read_log
-from keras_spectral.model import SpectralModel
-from keras_spectral.neuro.models import mlp
-from keras_spectral.neuro.targets import require_enough_per_class
 from keras_spectral.provenance import PACKAGES, groups_are_target
-from keras_spectral.run_folder import PROBE_FILE, fold_folder
-from keras_spectral.settings import Spectra
-from keras_spectral.spectra.groups import Membership, relabelings
-
-LOOKS = 40
-"""How often the probe looks at a training, at most, by default."""
+from keras_spectral.spectra.groups import Membership
 
 
-@dataclass(frozen=True)
-class Study:
-    """Subjects to train on.
-
-    Attributes:
-        x: Float array `[n, f]`, one row per subject, not standardised.
-        y: Integer array `[n]` of classes.
-        classes: Class names, in the order of `y`.
-        groups: What `fit(groups=…)` accepts, one row per subject.
-        about: What is known of the data, for the provenance; `simulated=True` if it is not real.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    classes: tuple
-    groups: object
-    about: dict
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train, and what to record.
-
-    Attributes:
-        folds: Number of stratified folds, at least 2.
-        seeds: Number of repetitions, each with its own folds and initial weights.
-        epochs: Number of epochs.
-        batch_size: Subjects per step.
-        relabelings: Number of relabelings of the groups, the null distribution; 0 for none.
-        every: Training steps between two records.
-        probe_every: Epochs between two looks at the whole training fold, by which groups are
-            compared; `None` is every epoch, up to about 40 looks.
-    """
-
-    folds: int = 5
-    seeds: int = 1
-    epochs: int = 40
-    batch_size: int = 32
-    relabelings: int = 99
-    every: int = 1
-    probe_every: int | None = None
-
-    @property
-    def probe_schedule(self):
-        """The schedule of the looks."""
-        return schedules.epochs(self.probe_every or math.ceil(self.epochs / LOOKS))
-
-
-def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None):
-    """Train a multilayer perceptron on every fold and seed, and gather what was recorded.
+def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None, jobs=1):
+    """Train a classifier on every fold and seed, and gather what was recorded.
 
     Folds that are already finished in `folder` are not trained again. `folder` then holds
     `scores.csv`, `spectra.csv` (every recorded training step), `probe.csv` (looks at the whole
@@ -95,7 +32,10 @@ def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None
         study: `Study`.
         plan: `Plan`.
         folder: An existing folder.
-        progress: Called after each epoch.
+        progress: Called after each epoch; with several jobs, after the last epoch of each fold.
+        jobs: Number of processes that train folds at the same time, through joblib: inside of
+            `joblib.parallel_config("dask")` they run on a cluster whose machines share `folder`.
+            The results are the same.
 
     Returns:
         The tuple `(scores, probe log)`: a DataFrame with `fold`, `seed`, `auc`, `accuracy` on the
@@ -106,17 +46,24 @@ def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None
         GroupsError: If there is no group, or there are too many with their relabelings.
     """
     folder = Path(folder)
-    groups = _labellings(study, plan)
-    for seed in range(plan.seeds):
-        splits = StratifiedKFold(plan.folds, shuffle=True, random_state=seed)
-        for fold, (train, test) in enumerate(splits.split(study.x, study.y)):
-            if not fold_folder(folder, fold, seed).exists():
-                _run_fold(study, plan, groups, train, test, fold, seed, folder, progress)
+    labellings(study, plan)  # complains before anything is trained
+    if jobs == 1:
+        for fold, seed in plan.trainings:
+            train_fold(study, plan, fold, seed, folder, progress)
+    else:
+        tasks = (joblib.delayed(_trained)(study, plan, *pair, folder) for pair in plan.trainings)
+        for fold, seed in joblib.Parallel(jobs, return_as="generator_unordered")(tasks):
+            progress(fold, seed, plan.epochs - 1)
     return _gathered(plan, study, folder)
 
 
+def _trained(study, plan, fold, seed, folder):
+    train_fold(study, plan, fold, seed, folder)
+    return fold, seed
+
+
 def prepared_folder(path, study, plan, overwrite=False, resume=False):
-    """Return a folder to write a run to, see `run_folder.prepared`.
+    """Return a folder to write a run to, see `folder.prepared`.
 
     Args:
         path: The folder; made if it is absent.
@@ -133,98 +80,18 @@ def prepared_folder(path, study, plan, overwrite=False, resume=False):
         GroupsError: If there is no group, or there are too many with their relabelings.
         OSError: If it cannot be written.
     """
-    groups = _labellings(study, plan)
+    groups = labellings(study, plan)
     what = {
         "plan": asdict(plan),
-        "data": _fingerprint(study, groups),
+        "data": fingerprint(study, groups),
         "versions": {package.__name__: package.__version__ for package in PACKAGES},
         **study.about,
     }
-    return run_folder.prepared(path, what, overwrite, resume)
-
-
-def _fingerprint(study, groups):
-    parts = {
-        "features": np.ascontiguousarray(study.x).tobytes(),
-        "target": repr((study.classes, study.y.tolist())).encode(),
-        "groups": repr(groups.names).encode() + groups.mask.tobytes(),
-    }
-    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
-
-
-def _labellings(study, plan):
-    require_enough_per_class(study.y, study.classes, plan.folds)
-    groups = Membership.of(study.groups, n=len(study.y))
-    return relabelings(groups, n=plan.relabelings, seed=0) if plan.relabelings else groups
-
-
-def _run_fold(study, plan, groups, train, test, fold, seed, folder, progress):
-    final = fold_folder(folder, fold, seed)
-    part = final.with_name(final.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    keras.utils.set_random_seed(1000 * seed + fold)
-    x, y = study.x[train].astype("float32"), study.y[train]
-    model = _compiled(study, plan, x)
-    run = {"fold": fold, "seed": seed}
-    probe = callbacks.SpectralProbe(x, y, groups[train], every=plan.probe_schedule)
-    writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
-    told = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: progress(fold, seed, epoch)
-    )
-    batches = _shuffled_batches(x, y, groups[train], plan.batch_size, seed)
-    watching = [writer, probe, told]
-    model.fit(batches, epochs=plan.epochs, callbacks=watching, shuffle=False, verbose=0)
-    probe.log.with_run(run).to_csv(part / PROBE_FILE)
-    model.save(part / "model.keras")
-    scores = _scores(study, np.asarray(model(study.x[test], training=False)), test)
-    (part / "scores.json").write_text(json.dumps({**run, **scores}))
-    part.rename(final)
-
-
-def _compiled(study, plan, x):
-    plain = mlp(x.shape[1], len(study.classes), standardize=_scale(x))
-    model = SpectralModel.from_model(plain)
-    model.compile(
-        "adam",
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        spectra=Spectra(every=plan.every),
-    )
-    return model
-
-
-def _scale(x):
-    # A feature that is constant in this training fold may vary in the test fold: divided by its
-    # zero variance, it would be enormous there.
-    variance = np.where((x == x[0]).all(axis=0), 1.0, x.var(axis=0, dtype="float64"))
-    return x.mean(axis=0, dtype="float64"), variance
-
-
-def _shuffled_batches(x, y, groups, batch_size, seed):
-    # With a fixed seed Keras would repeat the same batches in every epoch.
-    real = Membership(groups.real_names, groups.mask[:, groups.relabeling == 0])
-    data = with_groups(tf.data.Dataset.from_tensor_slices((x, y)), real)
-    return data.shuffle(len(x), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
-
-
-def _scores(study, probabilities, test):
-    if not np.isfinite(probabilities).all():  # training has diverged
-        return {"auc": math.nan, "accuracy": math.nan}
-    y = study.y[test]
-    options = (
-        {"y_score": probabilities[:, 1]}
-        if len(study.classes) == 2
-        else {"y_score": probabilities, "multi_class": "ovr"}
-    )
-    accuracy = accuracy_score(y, probabilities.argmax(axis=1))
-    return {"auc": float(roc_auc_score(y, **options)), "accuracy": float(accuracy)}
+    return prepared(path, what, overwrite, resume)
 
 
 def _gathered(plan, study, folder):
-    finished = [
-        fold_folder(folder, fold, seed) for seed in range(plan.seeds) for fold in range(plan.folds)
-    ]
+    finished = [fold_folder(folder, *pair) for pair in plan.trainings]
     scores = pd.DataFrame([json.loads((f / "scores.json").read_text()) for f in finished])
     scores.to_csv(folder / "scores.csv", index=False)
     spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])

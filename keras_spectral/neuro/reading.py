@@ -1,7 +1,10 @@
 """One table of subjects out of a CSV or TSV file, its ids as text."""
 
 import csv
+import gzip
+import re
 import warnings
+import zlib
 from collections import Counter
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,15 +17,22 @@ SHOWN = 5
 """How many names or ids a message shows at most."""
 UNNAMED = "Unnamed: "
 """How the name of a column without a name begins, here and in pandas."""
+FREESURFER = re.compile(
+    r"Measure:\S+|[lr]h\.\S+\."
+    r"(area|volume|thickness|thicknessstd|meancurv|gauscurv|foldind|curvind)"
+)
+"""Name of the id column in tables that `asegstats2table` and `aparcstats2table` write."""
 
 
 def feature_table(path, id_column):
     """Read a table of features, whose columns need not be numeric yet.
 
     Args:
-        path: UTF-8 file separated by commas, tabs or semicolons, with one header line.
+        path: UTF-8 file separated by commas, tabs or semicolons, with one header line; it may be
+            compressed (`.gz`).
         id_column: Name of the column with the ids; `""` is the first column. Where no column has
-            the name, a first column without a name holds the ids.
+            the name, the ids are in a first column that has no name, or that `asegstats2table` or
+            `aparcstats2table` of FreeSurfer wrote: there the last part of a path is the id.
 
     Returns:
         DataFrame indexed by id: text, leading zeros kept, blanks around it removed.
@@ -113,21 +123,24 @@ def _by_id(path, id_column, **options):
         separator, names = _header(path)
         id_name = _id_name(path, names, id_column)
         table = _rows(path, sep=separator, names=names, **({"dtype": {id_name: str}} | options))
-    except (OSError, UnicodeError, csv.Error, pd.errors.ParserError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeError, csv.Error, pd.errors.ParserError) as error:
         raise DataError(
             "Every table must be a CSV or TSV file in UTF-8 with one header line and rows no "
             f"longer than it. Received: {path}, which cannot be read: {str(error).strip()}. "
             "Try saving it again as 'CSV UTF-8' from the program that wrote it."
         ) from error
     table[id_name] = table[id_name].str.strip()
+    if FREESURFER.fullmatch(id_name):
+        table[id_name] = table[id_name].str.rstrip("/").str.split("/").str[-1]
     _require_ids(path, table[id_name])
     return table.set_index(id_name).rename_axis("id")
 
 
 def _header(path):
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
         line = next((line for line in file if line.strip()), "")
-    separators = "\t" if path.suffix == ".tsv" else ",\t;"
+    separators = "\t" if path.name.endswith((".tsv", ".tsv.gz")) else ",\t;"
     fields = {mark: _fields(line, mark) for mark in separators}
     separator = max(fields, key=lambda mark: len(fields[mark]))
     names = [name.strip() for name in fields[separator]]
@@ -160,7 +173,7 @@ def _rows(path, **options):
 def _id_name(path, names, id_column):
     if id_column in names:
         return id_column
-    if id_column == "" or names[0] == f"{UNNAMED}0":
+    if id_column == "" or names[0] == f"{UNNAMED}0" or FREESURFER.fullmatch(names[0]):
         return names[0]
     raise DataError(
         f"Every table must have the id column {id_column!r}. "

@@ -1,5 +1,6 @@
 """Who is studied: subjects of a phenotype table, and what was found on disk for each of them."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,10 @@ import pandas as pd
 from keras_spectral.errors import DataError
 from keras_spectral.neuro.reading import counted, label_table, shown, suggestion
 from keras_spectral.neuro.targets import target_classes
+
+
+GLOB = re.compile(r"[*?\[]")
+"""What makes a part of a path a pattern."""
 
 
 class Subjects(NamedTuple):
@@ -194,10 +199,9 @@ def files_of(source, suffixes):
     if source.is_dir():
         found = [f for f in source.rglob("*") if f.is_file() and f.name.lower().endswith(suffixes)]
     else:
-        fixed = [part for part in source.parts if not re.search(r"[*?\[]", part)]
-        root = Path(*source.parts[: len(fixed)]) if fixed else Path()
+        fixed = list(itertools.takewhile(lambda part: not GLOB.search(part), source.parts))
         rest = source.parts[len(fixed) :]
-        found = [f for f in root.glob(str(Path(*rest))) if f.is_file()] if rest else []
+        found = [f for f in Path(*fixed).glob(str(Path(*rest))) if f.is_file()] if rest else []
     found = sorted(f for f in found if not f.name.startswith("."))
     if not found:
         raise DataError(

@@ -7,7 +7,16 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import DataError
-from keras_spectral.neuro.reading import UNNAMED, counted, feature_table, label_table, shown
+from keras_spectral.neuro.reading import (
+    FREESURFER,
+    UNNAMED,
+    counted,
+    feature_table,
+    label_table,
+    shown,
+)
+from keras_spectral.neuro.subjects import phenotype_table, with_target
+from keras_spectral.neuro.targets import target_column
 
 
 @dataclass(frozen=True)
@@ -15,8 +24,9 @@ class Joined:
     """Features and labels of the same subjects in the same order, that of the labels table.
 
     Attributes:
-        features: Float64 DataFrame `[n, f]` of finite numbers, indexed by id. A column name that
-            several tables use has the name of its file before it: `train_FNC.x1`.
+        features: Float64 DataFrame `[n, f]` of finite numbers, indexed by id. A column that several
+            tables repeat with equal values stands there once; with other values, it has the name
+            of its file before it: `train_FNC.x1`.
         labels: DataFrame of text with the same index. An empty field is missing (NaN).
         report: One line: what was found, joined and dropped, and why.
     """
@@ -30,13 +40,15 @@ def joined_tables(features, labels, id_column, join="exact"):
     """Read tables of features and one of labels, and join them by id.
 
     Nothing is guessed: what does not fit is an error that says where. Only columns that can teach
-    nothing are dropped, the constant ones and those without a name, and the report says so.
+    nothing are dropped, the constant ones, repeats and those without a name; the report says so.
 
     Args:
-        features: Paths of tables of numbers, one row per subject.
+        features: Paths of tables of numbers, one row per subject; also those that `asegstats2table`
+            and `aparcstats2table` of FreeSurfer write.
         labels: Path of the table of targets and groups, one row per subject.
         id_column: Name of the column with the ids; `""` is the first column of each table. In a
-            table without that name, a first column without a name holds the ids.
+            table without that name, a first column without a name holds the ids, and the first
+            column of FreeSurfer's tables.
         join: `"exact"`: all tables must have the same ids. `"inner"`: keep the ids of all tables.
 
     Returns:
@@ -55,22 +67,69 @@ def joined_tables(features, labels, id_column, join="exact"):
         '20 subjects, 378 features; dropped nothing'
     """
     *paths, labels = _distinct_paths(features, labels)
-    found = {path.name: feature_table(path, id_column) for path in paths}
     label = label_table(labels, id_column)
-    ids, dropped = _joined_ids(found | {labels.name: label}, join)
+    return _joined(paths, id_column, labels.name, label, label, join, [])
+
+
+def load_tables(features, phenotype, target, id_column="", *, where=None, join="exact"):
+    """Load tables of features and the phenotype of the same subjects.
+
+    Args:
+        features: Path, or paths, of tables of numbers, see `joined_tables`.
+        phenotype: Path of a table with one row per subject, or a DataFrame.
+        target: Column of the phenotype to predict.
+        id_column: Column of the ids; `""` is the first one of each table.
+        where: Dictionary from column to the value, or values, of the subjects to keep.
+        join: `"exact"`: all tables must have the same ids. `"inner"`: keep the ids of all tables.
+
+    Returns:
+        `Subjects` with `x` a float64 DataFrame `[n, f]` indexed by id.
+
+    Raises:
+        DataError: As `joined_tables` does; also if there is no such target, or it is a feature too.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_spectral.neuro.simulate import write_simulated_tables
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     features, phenotype = write_simulated_tables(folder, n_subjects=20)
+        ...     x, y, _ = load_tables(features, phenotype, "diagnosis", where={"site": "A"})
+        simulated_FNC.csv: 20 subjects x 378 features; simulated_labels.csv: 20 subjects;
+        joined 10 subjects, 378 features; dropped 10 subjects with site 'B' (...);
+        diagnosis: HC ..., SZ ...
+        >>> x.shape, y.shape
+        ((10, 378), (10,))
+    """
+    given = isinstance(phenotype, pd.DataFrame)
+    paths = _distinct_paths(features, *([] if given else [phenotype]))
+    paths, name = (paths, "phenotype") if given else (paths[:-1], paths[-1].name)
+    everybody, _ = phenotype_table(phenotype, id_column)
+    kept, dropped = phenotype_table(everybody, id_column, where)
+    joined = _joined(paths, id_column, name, everybody, kept, join, dropped)
+    target_column(joined, target)
+    return with_target(joined.features, joined.labels, target, joined.report)
+
+
+def _joined(paths, id_column, labels_name, everybody, kept, join, dropped):
+    found = {path.name: feature_table(path, id_column) for path in paths}
+    left_out = everybody.index.difference(kept.index)
+    wanted = {name: table.drop(index=left_out, errors="ignore") for name, table in found.items()}
+    ids, absent = _joined_ids(wanted | {labels_name: kept}, join)
+    dropped += absent
     tables = {name: _numbers(name, table, dropped) for name, table in found.items()}
-    values = _side_by_side(tables, ids)
+    values, odd = _side_by_side({name: t.loc[ids] for name, t in tables.items()}, dropped)
     _require_finite(values)
     values = _varying(values, dropped)
-    return Joined(values, label.loc[ids], _report(tables, labels.name, label, values, dropped))
+    report = _report(tables, labels_name, everybody, values, dropped) + odd
+    return Joined(values, kept.loc[ids], report)
 
 
-def _distinct_paths(features, labels):
+def _distinct_paths(features, *labels):
     features = [features] if isinstance(features, str | Path) else list(features)
     if not features:
         raise DataError("`features` must name at least one table. Received: none.")
-    paths = [Path(path) for path in [*features, labels]]
-    twice = pd.Series([path.stem for path in paths]).duplicated(keep=False)
+    paths = [Path(path) for path in [*features, *labels]]
+    twice = pd.Series([_stem(path) for path in paths]).duplicated(keep=False)
     if twice.any():
         raise DataError(
             "Every table must be a file with a name of its own. "
@@ -78,6 +137,11 @@ def _distinct_paths(features, labels):
             "Try each table once, under another name; labels in a table without features."
         )
     return paths
+
+
+def _stem(path):
+    # FreeSurfer's `lh.aparc.thickness` has no suffix.
+    return path.name if FREESURFER.fullmatch(path.name) else path.stem
 
 
 def _joined_ids(tables, join):
@@ -132,14 +196,37 @@ def _offender(column):
     return f"{column.name} of id {found.index[0]} is {found.iloc[0]!r}"
 
 
-def _side_by_side(tables, ids):
-    names = [column for table in tables.values() for column in table]
-    clash = pd.Index(names)[pd.Index(names).duplicated()]
-    columns = [
-        table.loc[ids].rename(columns={old: f"{Path(name).stem}.{old}" for old in clash})
-        for name, table in tables.items()
-    ]
-    return pd.concat(columns, axis=1).astype(np.float64)
+def _side_by_side(tables, dropped):
+    tables = {name: table.astype(np.float64) for name, table in tables.items()}
+    users = {}
+    for name, table in tables.items():
+        for column in table:
+            users.setdefault(column, []).append(name)
+    repeated = {column: [tables[name][column] for name in own] for column, own in users.items()}
+    repeated = {column: own for column, own in repeated.items() if len(own) > 1}
+    equal = [column for column, own in repeated.items() if all(c.equals(own[0]) for c in own)]
+    if equal:
+        dropped.append(f"repeats of {counted(equal, 'equal column')}")
+    clash = [column for column in repeated if column not in equal]
+    columns = []
+    for name, table in tables.items():
+        again = [column for column in equal if column in table and users[column][0] != name]
+        renamed = {old: f"{_stem(Path(name))}.{old}" for old in clash}
+        columns.append(table.drop(columns=again).rename(columns=renamed))
+    return pd.concat(columns, axis=1), _odd({column: repeated[column] for column in clash})
+
+
+def _odd(clash):
+    """Return what to say of columns that tables repeat with other values for a few subjects."""
+    differ = {
+        column: np.any([other != first for other in others], axis=0)
+        for column, (first, *others) in clash.items()
+    }
+    few = {column: wrong for column, wrong in differ.items() if wrong.mean() <= 0.5}
+    if not few:
+        return ""
+    ids = clash[next(iter(few))][0].index[np.any(list(few.values()), axis=0)]
+    return f"; not equal in all tables for {counted(ids, 'id')}: {counted(few, 'column')}"
 
 
 def _require_finite(values):

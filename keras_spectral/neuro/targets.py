@@ -1,11 +1,16 @@
 """What to predict and whom to compare, out of a table of labels."""
 
+import re
+
 import numpy as np
+import pandas as pd
 
 from keras_spectral.errors import DataError
 from keras_spectral.neuro.reading import counted, shown, suggestion
 
 MAX_CLASSES = 20
+CROSS = " x "
+"""What stands between the parts of an intersection of groups."""
 
 
 def target_column(joined, name):
@@ -67,25 +72,46 @@ def target_classes(labels_column):
 def group_columns(labels, names):
     """The columns of labels whose groups are to be compared.
 
+    A name is that of a column, or it says how to make groups out of columns:
+
+    - `"age:3"`: three groups of about equal size, split at quantiles, such as `age 18 to 24`.
+    - `"age<30"`: the two groups `age < 30` and `age ≥ 30`.
+    - `"diagnosis x sex"`: intersections, such as `SZ, F`; a part is a column or one of the above.
+
     Args:
         labels: DataFrame of labels indexed by id.
-        names: Names of columns.
+        names: Names, as above. A column of just that name is taken first.
 
     Returns:
-        DataFrame with those columns, for `fit(groups=…)`. A missing label belongs to no group.
+        DataFrame with a column per name, for `fit(groups=…)`. A missing label belongs to no group,
+        an intersection is missing where any part is. Intervals go from the lowest to the highest
+        number in a group, with equally many digits, so that labels sort by size.
 
     Raises:
-        DataError: If there is no such column, or it holds no label at all.
+        DataError: If there is no such column, it holds no label at all, or its numbers cannot be
+            split so.
+
+    Example:
+        >>> import pandas as pd
+        >>> labels = pd.DataFrame({"sex": list("FMFM"), "age": ["9", "18", "30", "41"]})
+        >>> group_columns(labels, ["age:2", "sex x age<30"])
+                    age:2 sex x age<30
+        0  age 09 to 18  F, age < 30
+        1  age 09 to 18  M, age < 30
+        2  age 30 to 41  F, age ≥ 30
+        3  age 30 to 41  M, age ≥ 30
     """
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    _require_columns(labels, names, "groups")
-    empty = [name for name in names if labels[name].isna().all()]
+    parts = [part for name in names for part in _parts(labels, name)]
+    _require_columns(labels, [_source(labels, part)[0] for part in parts], "groups")
+    groups = {name: _groups(labels, name) for name in names}
+    empty = [name for name, column in groups.items() if column.isna().all()]
     if empty:
         raise DataError(
             "`groups` must be columns that hold labels. "
             f"Received: {shown(empty)}, without any label. Try another column."
         )
-    return labels[names]
+    return pd.DataFrame(groups, index=labels.index, columns=names)
 
 
 def require_enough_per_class(y, classes, folds):
@@ -112,6 +138,106 @@ def require_enough_per_class(y, classes, folds):
             f"Received: folds={folds}, but {shown(few)}. "
             f"Try folds={max(2, counts.min())}, or tables without the subjects of such a class."
         )
+
+
+def _parts(labels, name):
+    return [name] if name in labels else str(name).split(CROSS)
+
+
+def _source(labels, part):
+    """Return the tuple `(column, sign, number)` that a part of a name of groups asks for."""
+    if part in labels:
+        return part, None, None
+    split = re.fullmatch(r"(.+?)\s*(?:(:)\s*(\d+)|(<)\s*(-?\d+(?:\.\d+)?))", str(part))
+    if split is None:
+        return part, None, None
+    column, *rest = split.groups()
+    return column, *(text for text in rest if text is not None)
+
+
+def _groups(labels, name):
+    parts = _parts(labels, name)
+    first, *others = [_part(labels, part) for part in parts]
+    for other in others:
+        # `+` of a missing label is missing.
+        first = _texts(first) + ", " + _texts(other)
+    return first
+
+
+def _texts(column):
+    text = column.map(str, na_action="ignore").astype(object)
+    return text.where(text != "", np.nan)
+
+
+def _part(labels, part):
+    column, sign, number = _source(labels, part)
+    if sign is None or labels[column].isna().all():
+        return labels[column]
+    values = _numeric(labels[column], part)
+    return _bins(values, part, int(number)) if sign == ":" else _sides(values, part, number)
+
+
+def _numeric(column, part):
+    text = column.notna() & (column.astype(str).str.strip() != "")
+    values = pd.to_numeric(column.where(text), errors="coerce").astype(float)
+    wrong = column[text & ~np.isfinite(values)]
+    if len(wrong):
+        raise DataError(
+            "`groups` must split a column of numbers. "
+            f"Received: {part!r}, where {column.name} of id {wrong.index[0]} is "
+            f"{str(wrong.iloc[0])!r}, not a number ({len(wrong)} of {len(column)}). "
+            f"Try {column.name!r}, whose labels are groups as they stand."
+        )
+    return values
+
+
+def _bins(values, part, number):
+    different = values.nunique()
+    codes = pd.Series(np.nan, values.index)
+    if 2 <= number <= different:
+        codes = pd.qcut(values, number, labels=False, duplicates="drop")
+    if codes.nunique() != max(number, 2):
+        raise DataError(
+            "`groups` must split a column into at least 2 groups, and equal numbers not at all. "
+            f"Received: {part!r}, with {different} different number{'' if different == 1 else 's'} "
+            f"in {values.count()} subjects. Try fewer groups, another column, or a threshold such "
+            f"as '{values.name}<{_text(values.mean())}'."
+        )
+    lowest, highest = values.groupby(codes).min(), values.groupby(codes).max()
+    texts = _number_texts([*lowest, *highest])
+    ends = [dict.fromkeys((texts[k], texts[number + k])) for k in range(number)]
+    names = {k: f"{values.name} {' to '.join(both)}" for k, both in enumerate(ends)}
+    return codes.map(names).astype(object)
+
+
+def _sides(values, part, number):
+    below = values < float(number)
+    if not below.any() or not (values >= float(number)).any():
+        raise DataError(
+            "`groups` must have subjects on both sides of a threshold. "
+            f"Received: {part!r}, where {values.name} is {_text(values.min())} to "
+            f"{_text(values.max())}. Try a threshold between those."
+        )
+    sides = np.where(below, f"{values.name} < {number}", f"{values.name} ≥ {number}")
+    return pd.Series(sides, values.index, dtype=object).where(values.notna())
+
+
+def _number_texts(values):
+    """Return numbers as texts of equal width, with the decimals that tell them apart."""
+    for digits in range(18):
+        texts = [f"{value:.{digits}f}" for value in values]
+        if len(set(texts)) == len(set(values)) and all(map(_close, texts, values)):
+            break
+    width = max(len(text) for text in texts)
+    return [text.zfill(width) for text in texts]
+
+
+def _close(text, value):
+    return abs(float(text) - value) <= 1e-3 * abs(value)
+
+
+def _text(value):
+    return f"{value:.6g}"
 
 
 def _require_columns(labels, names, argument):

@@ -44,9 +44,9 @@ def load_time_series(
 
     Args:
         source: Folder, or a path with `*`, of files with one subject each, rows in time, a column
-            per region: `.1D`, `.csv`, `.tsv`, `.txt`, `.npy` or `.mat` (as GIFT writes them). Or one
-            `.npz` with an array `[n, t, r]` and the ids `[n]`, or one `.npy` with such an array,
-            whose order is that of the phenotype.
+            per region: `.1D`, `.csv`, `.tsv`, `.txt`, `.npy` or `.mat` (as GIFT writes them). Or
+            one `.npz` with an array `[n, t, r]` and the ids `[n]`, or one `.npy` with such an
+            array, whose order is that of the phenotype.
         phenotype: Path of a table with one row per subject, or a DataFrame.
         target: Column of the phenotype to predict.
         id_column: Column of the ids; `""` is the first one.
@@ -279,7 +279,7 @@ def _require_same_number(source, found, phenotype, id_column):
     n = len(phenotype_table(phenotype, id_column)[0])
     if len(found) != n:
         raise DataError(
-            "An array without ids must have one series for each row of the phenotype, in its order. "
+            "An array without ids must have one series per row of the phenotype, in its order. "
             f"Received: {source}, with {len(found)} series for {n} rows. "
             "Try an `.npz` file with the ids beside the array."
         )
@@ -311,7 +311,8 @@ def _flat(series):
     if any(n == series[name].shape[1] for name, n in flat.items()):
         gone = [name for name, n in flat.items() if n == series[name].shape[1]]
         raise DataError(
-            f"Time series must vary. Received: constants in all regions of {counted(gone, 'subject')}."
+            "Time series must vary. "
+            f"Received: constants in all regions of {counted(gone, 'subject')}."
         )
     return [f"regions that do not vary, of {counted(flat, 'subject')}"] if flat else []
 
@@ -345,6 +346,5 @@ def _unequal(lengths, n_time):
     if len(set(lengths)) == 1 and lengths[0] == n_time:
         return []
     padded, cropped = sum(n < n_time for n in lengths), sum(n > n_time for n in lengths)
-    return [
-        f"lengths {min(lengths)} to {max(lengths)}: {padded} padded with zeros, {cropped} cropped"
-    ]
+    span = f"lengths {min(lengths)} to {max(lengths)}"
+    return [f"{span}: {padded} padded with zeros, {cropped} cropped"]

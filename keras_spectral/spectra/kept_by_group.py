@@ -53,7 +53,7 @@ class KeptByGroup:
 
 
 def joined_steps(arrays):
-    """Return arrays of one shape as one array `[r, …]`; a single one, which may be large, as a view.
+    """Return arrays of one shape as one array `[r, …]`, a single one without a copy.
 
     Args:
         arrays: Sequence of `r` arrays.

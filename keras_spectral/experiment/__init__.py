@@ -1,0 +1,1 @@
+"""Cross-validated runs: what is studied, how it is trained, where a run lives."""

@@ -1,0 +1,165 @@
+"""One training: on one fold, from one seed, in a folder of its own.
+
+Everything that is fitted (standardisation, class weights, weights) is fitted on the training fold
+only. The folder gets its name when it is whole, so an interrupted training leaves none.
+"""
+
+import json
+import math
+import shutil
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.model_selection import train_test_split
+from sklearn.utils.class_weight import compute_class_weight
+
+from keras_spectral import callbacks
+from keras_spectral.batches import with_groups
+from keras_spectral.experiment.folder import PROBE_FILE, fold_folder
+from keras_spectral.experiment.study import labellings, split
+from keras_spectral.model import SpectralModel
+from keras_spectral.neuro import models
+from keras_spectral.settings import Spectra
+from keras_spectral.spectra.groups import Membership
+
+HELD_OUT = 0.2
+"""Share of the training fold by which early stopping judges."""
+
+
+def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoch: None):
+    """Train, record and score one fold, if that has not been done.
+
+    Args:
+        study: `Study`.
+        plan: `Plan`.
+        fold: Number of the fold.
+        seed: Number of the repetition.
+        folder: Folder of the run.
+        progress: Called after each epoch.
+
+    Returns:
+        The folder of the fold: `spectra.csv`, `probe.csv`, `scores.json` and `model.keras`.
+    """
+    final = fold_folder(folder, fold, seed)
+    if final.exists():
+        return final
+    part = final.with_name(final.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    keras.utils.set_random_seed(1000 * seed + fold)
+    train, test = split(study, plan, fold, seed)
+    fitted, held_out = _held_out(study, plan, train, seed)
+    groups = labellings(study, plan)[fitted]
+    x, y = _array(study.x, fitted), study.y[fitted]
+    model = _compiled(plan, x, len(study.classes))
+    weights = _class_weights(plan, y)
+    by_example = None if weights is None else np.array([weights[label] for label in y])
+    run = {"fold": fold, "seed": seed}
+    probe = callbacks.SpectralProbe(
+        x, y, groups, every=plan.probe_schedule, sample_weight=by_example
+    )
+    told = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: progress(fold, seed, epoch)
+    )
+    writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
+    model.fit(
+        _shuffled_batches(x, y, groups, plan.batch_size, seed),
+        epochs=plan.epochs,
+        callbacks=[*_early_stopping(plan), writer, probe, told],
+        validation_data=None
+        if held_out is None
+        else (_array(study.x, held_out), study.y[held_out]),
+        class_weight=weights,
+        shuffle=False,
+        verbose=0,
+    )
+    probe.log.with_run(run).to_csv(part / PROBE_FILE)
+    model.save(part / "model.keras")
+    tested = _array(study.x, test)
+    parts = [tested[k : k + plan.batch_size] for k in range(0, len(tested), plan.batch_size)]
+    probabilities = np.concatenate([np.asarray(model(part, training=False)) for part in parts])
+    scores = _scores(study.y[test], probabilities)
+    (part / "scores.json").write_text(json.dumps({**run, **scores}))
+    part.rename(final)
+    return final
+
+
+def _held_out(study, plan, train, seed):
+    """Return the examples to fit on, and those by which early stopping judges, or `None`."""
+    if plan.patience is None:
+        return train, None
+    subjects = train if study.ids is None else np.asarray(study.ids)[train]
+    known, first = np.unique(subjects, return_index=True)
+    fitted, _ = train_test_split(
+        known, test_size=HELD_OUT, random_state=seed, stratify=study.y[train][first]
+    )
+    is_fitted = np.isin(subjects, fitted)
+    return train[is_fitted], train[~is_fitted]
+
+
+def _early_stopping(plan):
+    if plan.patience is None:
+        return []
+    return [keras.callbacks.EarlyStopping(patience=plan.patience, restore_best_weights=True)]
+
+
+def _array(x, places):
+    return (
+        np.asarray(x[places], dtype="float32") if isinstance(x, np.ndarray) else x[places].array()
+    )
+
+
+def _compiled(plan, x, n_classes):
+    plain = _built(plan, x, n_classes)
+    model = SpectralModel.from_model(plain)
+    model.compile(
+        "adam",
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        spectra=Spectra(every=plan.every),
+    )
+    return model
+
+
+def _built(plan, x, n_classes):
+    if plan.model == "mlp":
+        return models.mlp(x.shape[1], n_classes, standardize=_scale(x), **plan.options)
+    if plan.model == "cnn3d":
+        return models.cnn3d(x.shape[1:4], n_classes, **plan.options)
+    return getattr(models, plan.model)(x.shape[1], x.shape[2], n_classes, **plan.options)
+
+
+def _scale(x):
+    # A feature that is constant in this training fold may vary in the test fold: divided by its
+    # zero variance, it would be enormous there.
+    variance = np.where((x == x[0]).all(axis=0), 1.0, x.var(axis=0, dtype="float64"))
+    return x.mean(axis=0, dtype="float64"), variance
+
+
+def _class_weights(plan, y):
+    if not plan.balanced:
+        return None
+    classes = np.unique(y)
+    weights = compute_class_weight("balanced", classes=classes, y=y)
+    return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+
+
+def _shuffled_batches(x, y, groups, batch_size, seed):
+    # With a fixed seed Keras would repeat the same batches in every epoch.
+    real = Membership(groups.real_names, groups.mask[:, groups.relabeling == 0])
+    data = with_groups(tf.data.Dataset.from_tensor_slices((x, y)), real)
+    return data.shuffle(len(x), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
+
+
+def _scores(y, probabilities):
+    if not np.isfinite(probabilities).all():  # training has diverged
+        return {"auc": math.nan, "accuracy": math.nan}
+    options = (
+        {"y_score": probabilities[:, 1]}
+        if probabilities.shape[1] == 2
+        else {"y_score": probabilities, "multi_class": "ovr"}
+    )
+    accuracy = accuracy_score(y, probabilities.argmax(axis=1))
+    return {"auc": float(roc_auc_score(y, **options)), "accuracy": float(accuracy)}

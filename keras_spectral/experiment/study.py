@@ -1,0 +1,169 @@
+"""What is studied, and how: the subjects of a run, and its plan."""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from keras_spectral import schedules
+from keras_spectral.errors import DataError
+from keras_spectral.neuro.targets import require_enough_per_class
+from keras_spectral.spectra.groups import Membership, relabelings
+
+MODELS = ("mlp", "bilstm", "transformer", "cnn1d", "cnn3d")
+"""What can be trained: functions of `neuro.models`."""
+LOOKS = {"mlp": 40}
+"""How often the probe looks at a training, at most, by default."""
+FEW_LOOKS = 6
+"""The same of other models, of which a look takes seconds."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Subjects to train on.
+
+    Attributes:
+        x: Float array, one example per row: `[n, f]` of features that are not standardised,
+            `[n, t, r]` of time series, or `Volumes`.
+        y: Integer array `[n]` of classes.
+        classes: Class names, in the order of `y`.
+        groups: What `fit(groups=…)` accepts, one row per example.
+        about: What is known of the data, for the provenance; `simulated=True` if it is not real.
+        ids: The subject of each example, if some have several, as windows of a time series: no fold
+            parts them. `None`: every example is a subject.
+        strata: A label per example, such as its site, that all folds should have in equal shares,
+            beside the classes. `None`: the classes alone.
+    """
+
+    x: Any
+    y: np.ndarray
+    classes: tuple
+    groups: object
+    about: dict
+    ids: Any = None
+    strata: Any = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train, and what to record.
+
+    Attributes:
+        folds: Number of stratified folds, at least 2.
+        seeds: Number of repetitions, each with its own folds and initial weights.
+        epochs: Number of epochs.
+        batch_size: Examples per step.
+        relabelings: Number of relabelings of the groups, the null distribution; 0 for none.
+        every: Training steps between two records.
+        probe_every: Epochs between two looks at the whole training fold, by which groups are
+            compared; `None` is every epoch, up to 40 looks (6 of other models than `mlp`).
+        model: One of `MODELS`.
+        options: Dictionary of arguments of that function, such as `{"units": 64}`.
+        balanced: Whether classes weigh equally in the loss, whatever their sizes.
+        patience: Epochs without a better loss on held out training subjects after which training
+            stops, with the best weights; `None`: no early stopping, nobody is held out.
+    """
+
+    folds: int = 5
+    seeds: int = 1
+    epochs: int = 40
+    batch_size: int = 32
+    relabelings: int = 99
+    every: int = 1
+    probe_every: int | None = None
+    model: str = "mlp"
+    options: dict = field(default_factory=dict)
+    balanced: bool = False
+    patience: int | None = None
+
+    def __post_init__(self):
+        if self.model not in MODELS:
+            raise DataError(
+                f"`model` must be one of {', '.join(MODELS)}. Received: model={self.model!r}."
+            )
+
+    @property
+    def probe_schedule(self):
+        """The schedule of the looks."""
+        looks = LOOKS.get(self.model, FEW_LOOKS)
+        return schedules.epochs(self.probe_every or math.ceil(self.epochs / looks))
+
+    @property
+    def trainings(self):
+        """List of pairs `(fold, seed)`, in the order in which they run."""
+        return [(fold, seed) for seed in range(self.seeds) for fold in range(self.folds)]
+
+
+def labellings(study, plan):
+    """Return the groups of a study, with their relabelings.
+
+    Args:
+        study: `Study`.
+        plan: `Plan`.
+
+    Returns:
+        `Membership`.
+
+    Raises:
+        DataError: If a class has fewer subjects than there are folds.
+        GroupsError: If there is no group, or there are too many with their relabelings.
+    """
+    require_enough_per_class(study.y[_first_of_each(study)], study.classes, plan.folds)
+    groups = Membership.of(study.groups, n=len(study.y))
+    return relabelings(groups, n=plan.relabelings, seed=0) if plan.relabelings else groups
+
+
+def split(study, plan, fold, seed):
+    """Return the training and the test examples of a fold.
+
+    Args:
+        study: `Study`.
+        plan: `Plan`.
+        fold: Number of the fold.
+        seed: Number of the repetition.
+
+    Returns:
+        Pair of integer arrays. All examples of a subject are on one side.
+    """
+    strata = study.y if study.strata is None else _crossed(study.y, study.strata)
+    if study.ids is None:
+        folds = StratifiedKFold(plan.folds, shuffle=True, random_state=seed)
+        return list(folds.split(strata, strata))[fold]
+    folds = StratifiedGroupKFold(plan.folds, shuffle=True, random_state=seed)
+    return list(folds.split(strata, strata, np.asarray(study.ids)))[fold]
+
+
+def fingerprint(study, groups):
+    """Return hashes that tell whether a study is the same as before.
+
+    Args:
+        study: `Study`.
+        groups: Its `Membership`.
+
+    Returns:
+        Dictionary of hexadecimal SHA-256 digests.
+    """
+    x = study.x
+    examples = np.ascontiguousarray(x) if isinstance(x, np.ndarray) else repr(x).encode()
+    split_by = repr([None if part is None else list(part) for part in (study.ids, study.strata)])
+    parts = {
+        "features": examples,
+        "target": repr((study.classes, study.y.tolist())).encode(),
+        "groups": repr(groups.names).encode() + groups.mask.tobytes(),
+        "split_by": split_by.encode(),
+    }
+    return {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+
+
+def _first_of_each(study):
+    if study.ids is None:
+        return slice(None)
+    return np.unique(np.asarray(study.ids), return_index=True)[1]
+
+
+def _crossed(y, strata):
+    _, numbers = np.unique(np.asarray(strata, dtype=str), return_inverse=True)
+    return y * (numbers.max() + 1) + numbers
