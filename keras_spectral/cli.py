@@ -4,12 +4,14 @@ Each command is a thin face of the same functions that a script would call. Heav
 imported only by the command that needs them.
 """
 
+import ast
 import os
 import re
 import sys
 import textwrap
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -63,13 +65,52 @@ def _load_tensorflow():
     tensorflow.get_logger().setLevel("ERROR")  # a new model per fold is not "retracing"
 
 
+def _entry(context, parameter, values):
+    """Return `column=value` options as a dictionary of lists."""
+    entries = {}
+    for value in values:
+        name, mark, text = value.partition("=")
+        if not mark:
+            raise click.BadParameter(f"must be column=value. Received: {value!r}.")
+        entries.setdefault(name.strip(), []).append(text.strip())
+    return entries
+
+
+def _options(context, parameter, values):
+    """Return `name=value` options as a dictionary of numbers, tuples of numbers, or text."""
+    options = {name: given[-1] for name, given in _entry(context, parameter, values).items()}
+    for name, text in options.items():
+        with suppress(ValueError, SyntaxError):
+            options[name] = ast.literal_eval(text)
+    return options
+
+
 @main.command()
 @click.option(
     "--features",
     multiple=True,
-    required=True,
     type=FILE,
     help="Table of features; may be given several times.",
+)
+@click.option(
+    "--data",
+    type=FILE,
+    help="Instead of --features: folder, `folder/*` or array of time series; of volumes for cnn3d.",
+)
+@click.option(
+    "--model",
+    default="mlp",
+    type=click.Choice(("mlp", "bilstm", "transformer", "cnn1d", "cnn3d")),
+    show_default=True,
+    help="What to train. mlp with --data: on the connectivity of time series.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    callback=_options,
+    metavar="NAME=VALUE",
+    help="Argument of the model's function, such as units=64.",
 )
 @click.option("--labels", required=True, type=FILE, help="Table with target and groups.")
 @click.option(
@@ -122,22 +163,78 @@ def _load_tensorflow():
     type=COUNT,
     help="Epochs between two looks at the whole training fold  [default: at most 40 looks]",
 )
+@click.option("--balanced", is_flag=True, help="Let classes weigh equally in the loss.")
+@click.option(
+    "--patience",
+    type=COUNT,
+    help="Epochs without a better loss on held out subjects that end a training  [default: none]",
+)
+@click.option(
+    "--where",
+    multiple=True,
+    callback=_entry,
+    metavar="COLUMN=VALUE",
+    help="Subjects to keep; may be given several times.",
+)
+@click.option("--strata", help="Column that all folds should have in equal shares, such as site.")
+@click.option(
+    "--jobs", default=1, type=COUNT, show_default=True, help="Folds to train at the same time."
+)
 @click.option("--inner-join", is_flag=True, help="Keep the subjects that all tables have.")
 @click.option("--overwrite", is_flag=True, help="Replace a former run in --out.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run in --out.")
-def run(features, labels, id_column, target, groups, out, inner_join, overwrite, resume, **plan):
-    """Train a classifier on tables, cross-validated; compare and report its groups."""
-    from keras_spectral.neuro.tables import joined_tables
-
-    joined = joined_tables(features, labels, id_column, join="inner" if inner_join else "exact")
-    click.echo(joined.report)
+def run(**given):
+    """Train a classifier, cross-validated; compare and report its groups."""
+    plan = {name: given.pop(name) for name in PLANNED}
+    subjects = _subjects(given, plan["model"])
     about = {
-        "features": [str(path) for path in features],
-        "labels": str(labels),
-        "target": target,
-        "group_columns": list(groups),
+        "features": [str(path) for path in given["features"]] or str(given["data"]),
+        "labels": str(given["labels"]),
+        "target": given["target"],
+        "group_columns": list(given["groups"]),
     }
-    _trained_and_reported(joined, target, groups, out, plan, about, overwrite, resume)
+    how = {name: given[name] for name in ("overwrite", "resume", "jobs")}
+    _trained_and_reported(
+        subjects, given["groups"], given["strata"], given["out"], plan, about, how
+    )
+
+
+PLANNED = (
+    "folds",
+    "seeds",
+    "epochs",
+    "batch_size",
+    "relabelings",
+    "every",
+    "probe_every",
+    "model",
+    "options",
+    "balanced",
+    "patience",
+)
+"""The options of `run` that are fields of `Plan`."""
+
+
+def _subjects(given, model):
+    if bool(given["features"]) == bool(given["data"]):
+        raise click.UsageError("Give either --features or --data.")
+    join = "inner" if given["inner_join"] else "exact"
+    what = given["labels"], given["target"], given["id_column"]
+    options = {"where": given["where"], "join": join}
+    if given["features"]:
+        from keras_spectral.neuro.tables import load_tables
+
+        if model != "mlp":
+            raise click.UsageError(f"--model {model} needs --data, not --features.")
+        return load_tables(given["features"], *what, **options)
+    if model == "cnn3d":
+        from keras_spectral.neuro.volumes import load_volumes
+
+        return load_volumes(given["data"], *what, **options)
+    from keras_spectral.neuro.time_series import connectivity, load_time_series
+
+    subjects = load_time_series(given["data"], *what, **options)
+    return connectivity(subjects) if model == "mlp" else subjects
 
 
 @main.command()
@@ -153,15 +250,16 @@ def demo(out):
     import tempfile
 
     from keras_spectral.neuro.simulate import write_simulated_tables
-    from keras_spectral.neuro.tables import joined_tables
+    from keras_spectral.neuro.tables import load_tables
 
     click.echo(f"Simulated data. {PLANTED}")
     with tempfile.TemporaryDirectory() as folder:
         features, labels = write_simulated_tables(folder, n_subjects=90, group_size=40, seed=0)
-        joined = joined_tables(features, labels, "id")
+        subjects = load_tables(features, labels, "diagnosis", "id")
     plan = {"folds": 3, "epochs": 20}
     about = {"simulated": PLANTED, "target": "diagnosis", "group_columns": ["site"]}
-    _trained_and_reported(joined, "diagnosis", ["site"], out, plan, about, None, False)
+    how = {"overwrite": None, "resume": False, "jobs": 1}
+    _trained_and_reported(subjects, ["site"], None, out, plan, about, how)
 
 
 @main.command()
@@ -284,30 +382,34 @@ def _require_other_file(out, log):
         )
 
 
-def _trained_and_reported(joined, target, groups, out, plan, about, overwrite, resume):
-    from keras_spectral.neuro.targets import group_columns, target_classes, target_column
+def _trained_and_reported(subjects, groups, strata, out, plan, about, how):
+    from keras_spectral.neuro.targets import group_columns
 
-    y, classes = target_classes(target_column(joined, target))
-    columns = group_columns(joined.labels, list(groups))
+    x, y, phenotype = subjects
+    columns = group_columns(phenotype, list(groups))
+    strata = None if strata is None else group_columns(phenotype, [strata]).iloc[:, 0]
     _load_tensorflow()
     from keras_spectral.experiment import run as experiment
     from keras_spectral.experiment.folder import former_run
     from keras_spectral.experiment.study import Plan, Study
 
+    classes = phenotype.attrs["classes"]
     study = Study(
-        joined.features.to_numpy(),
+        x.to_numpy() if hasattr(x, "to_numpy") else x,
         y,
-        tuple(str(name) for name in classes),
+        classes,
         columns if len(columns.columns) > 1 else columns.iloc[:, 0],
-        {**about, "tables": joined.report, "classes": [str(name) for name in classes]},
+        {**about, "tables": phenotype.attrs["report"], "classes": list(classes)},
+        strata=strata,
     )
     plan = Plan(**plan)
+    overwrite = how["overwrite"]
     if overwrite is None:  # a demo replaces a demo, and nothing else
         overwrite = bool(former_run(out).get("simulated"))
-    folder = experiment.prepared_folder(out, study, plan, overwrite, resume)
+    folder = experiment.prepared_folder(out, study, plan, overwrite, how["resume"])
     progress = _Progress(plan)
     try:
-        scores, probe = experiment.cross_validated(study, plan, folder, progress)
+        scores, probe = experiment.cross_validated(study, plan, folder, progress, how["jobs"])
     except KeyboardInterrupt:
         done = len([f for f in folder.glob("fold_*") if not f.suffix])
         raise click.ClickException(

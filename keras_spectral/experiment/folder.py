@@ -47,7 +47,7 @@ def prepared(path, what, overwrite=False, resume=False):
             former run was another one.
         OSError: If it cannot be written.
     """
-    path = Path(path)
+    path, what = Path(path), json.loads(json.dumps(what))  # as it will be read again
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             _require_permission(path, what, overwrite, resume)

@@ -12,7 +12,6 @@ from keras_spectral.errors import DataError
 from keras_spectral.neuro.reading import counted, label_table, shown, suggestion
 from keras_spectral.neuro.targets import target_classes
 
-
 GLOB = re.compile(r"[*?\[]")
 """What makes a part of a path a pattern."""
 
