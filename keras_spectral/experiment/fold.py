@@ -92,8 +92,9 @@ def _held_out(study, plan, train, seed):
         return train, None
     subjects = train if study.ids is None else np.asarray(study.ids)[train]
     known, first = np.unique(subjects, return_index=True)
+    size = max(len(study.classes), round(HELD_OUT * len(known)))  # of each class at least one
     fitted, _ = train_test_split(
-        known, test_size=HELD_OUT, random_state=seed, stratify=study.y[train][first]
+        known, test_size=size, random_state=seed, stratify=study.y[train][first]
     )
     is_fitted = np.isin(subjects, fitted)
     return train[is_fitted], train[~is_fitted]
