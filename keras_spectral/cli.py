@@ -176,6 +176,13 @@ def _options(context, parameter, values):
     metavar="COLUMN=VALUE",
     help="Subjects to keep; may be given several times.",
 )
+@click.option(
+    "--space",
+    type=click.Choice(("world", "centre")),
+    default="world",
+    show_default=True,
+    help="What volumes have in common: the millimetres of their affines, or their centres alone.",
+)
 @click.option("--strata", help="Column that all folds should have in equal shares, such as site.")
 @click.option(
     "--jobs", default=1, type=COUNT, show_default=True, help="Folds to train at the same time."
@@ -230,7 +237,7 @@ def _subjects(given, model):
     if model == "cnn3d":
         from keras_spectral.neuro.volumes import load_volumes
 
-        return load_volumes(given["data"], *what, **options)
+        return load_volumes(given["data"], *what, space=given["space"], **options)
     from keras_spectral.neuro.time_series import connectivity, load_time_series
 
     subjects = load_time_series(given["data"], *what, **options)

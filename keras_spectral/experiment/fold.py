@@ -4,6 +4,7 @@ Everything that is fitted (standardisation, class weights, weights) is fitted on
 only. The folder gets its name when it is whole, so an interrupted training leaves none.
 """
 
+import functools
 import json
 import math
 import shutil
@@ -26,6 +27,8 @@ from keras_spectral.spectra.groups import Membership
 
 HELD_OUT = 0.2
 """Share of the training fold by which early stopping judges."""
+PROBE_BYTES = 1_000_000_000
+"""The probe holds as many training examples as fit into this, drawn at random if not all do."""
 
 
 def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoch: None):
@@ -51,36 +54,36 @@ def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoc
     keras.utils.set_random_seed(1000 * seed + fold)
     train, test = split(study, plan, fold, seed)
     fitted, held_out = _held_out(study, plan, train, seed)
-    groups = labellings(study, plan)[fitted]
-    x, y = _array(study.x, fitted), study.y[fitted]
-    model = _compiled(plan, x, len(study.classes))
-    weights = _class_weights(plan, y)
-    by_example = None if weights is None else np.array([weights[label] for label in y])
+    groups, y = labellings(study, plan), study.y
+    model = _compiled(plan, study.x, fitted, len(study.classes))
+    weights = _class_weights(plan, y[fitted])
     run = {"fold": fold, "seed": seed}
+    probed = _probed(study.x, fitted, seed)
     probe = callbacks.SpectralProbe(
-        x, y, groups, every=plan.probe_schedule, sample_weight=by_example
+        _array(study.x, probed),
+        y[probed],
+        groups[probed],
+        every=plan.probe_schedule,
+        sample_weight=None if weights is None else np.array([weights[k] for k in y[probed]]),
     )
     told = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress(fold, seed, epoch)
     )
     writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
     model.fit(
-        _shuffled_batches(x, y, groups, plan.batch_size, seed),
+        _shuffled_batches(study, groups, fitted, plan.batch_size, seed),
         epochs=plan.epochs,
         callbacks=[*_early_stopping(plan), writer, probe, told],
-        validation_data=None
-        if held_out is None
-        else (_array(study.x, held_out), study.y[held_out]),
+        validation_data=None if held_out is None else _batches(study, held_out, plan.batch_size),
         class_weight=weights,
         shuffle=False,
         verbose=0,
     )
     probe.log.with_run(run).to_csv(part / PROBE_FILE)
     model.save(part / "model.keras")
-    tested = _array(study.x, test)
-    parts = [tested[k : k + plan.batch_size] for k in range(0, len(tested), plan.batch_size)]
-    probabilities = np.concatenate([np.asarray(model(part, training=False)) for part in parts])
-    scores = _scores(study.y[test], probabilities)
+    tested = _batches(study, test, plan.batch_size)
+    probabilities = np.concatenate([np.asarray(model(x, training=False)) for x, _ in tested])
+    scores = _scores(y[test], probabilities)
     (part / "scores.json").write_text(json.dumps({**run, **scores}))
     part.rename(final)
     return final
@@ -112,9 +115,16 @@ def _array(x, places):
     )
 
 
-def _compiled(plan, x, n_classes):
-    plain = _built(plan, x, n_classes)
-    model = SpectralModel.from_model(plain)
+def _probed(x, fitted, seed):
+    """Return the examples that the probe holds, in their order."""
+    room = PROBE_BYTES // (4 * int(np.prod(x.shape[1:])))
+    if room >= len(fitted):
+        return fitted
+    return np.sort(np.random.default_rng(seed).permutation(fitted)[: max(1, room)])
+
+
+def _compiled(plan, x, fitted, n_classes):
+    model = SpectralModel.from_model(_built(plan, x, fitted, n_classes))
     model.compile(
         "adam",
         "sparse_categorical_crossentropy",
@@ -124,9 +134,10 @@ def _compiled(plan, x, n_classes):
     return model
 
 
-def _built(plan, x, n_classes):
+def _built(plan, x, fitted, n_classes):
     if plan.model == "mlp":
-        return models.mlp(x.shape[1], n_classes, standardize=_scale(x), **plan.options)
+        scale = _scale(_array(x, fitted))
+        return models.mlp(x.shape[1], n_classes, standardize=scale, **plan.options)
     if plan.model == "cnn3d":
         return models.cnn3d(x.shape[1:4], n_classes, **plan.options)
     return getattr(models, plan.model)(x.shape[1], x.shape[2], n_classes, **plan.options)
@@ -147,11 +158,27 @@ def _class_weights(plan, y):
     return dict(zip(classes.tolist(), weights.tolist(), strict=True))
 
 
-def _shuffled_batches(x, y, groups, batch_size, seed):
+def _shuffled_batches(study, groups, places, batch_size, seed):
     # With a fixed seed Keras would repeat the same batches in every epoch.
     real = Membership(groups.real_names, groups.mask[:, groups.relabeling == 0])
-    data = with_groups(tf.data.Dataset.from_tensor_slices((x, y)), real)
-    return data.shuffle(len(x), seed=seed, reshuffle_each_iteration=True).batch(batch_size)
+    data = with_groups(tf.data.Dataset.from_tensor_slices((places, study.y[places])), real[places])
+    data = data.shuffle(len(places), seed=seed, reshuffle_each_iteration=True)
+    return _with_examples(data, study.x).batch(batch_size).prefetch(1)
+
+
+def _batches(study, places, batch_size):
+    data = tf.data.Dataset.from_tensor_slices((places, study.y[places]))
+    return _with_examples(data, study.x).batch(batch_size)
+
+
+def _with_examples(data, x):
+    """Put examples in the place of their places: read from disk, if they are there."""
+    read = (
+        functools.partial(tf.gather, tf.constant(x, tf.float32))
+        if isinstance(x, np.ndarray)
+        else x.tensor
+    )
+    return data.map(lambda place, *rest: (read(place), *rest), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _scores(y, probabilities):

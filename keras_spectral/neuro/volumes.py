@@ -116,12 +116,22 @@ class Volumes:
         """
         import tensorflow as tf  # slow to load
 
-        def read(place):
-            volume = tf.numpy_function(self.one, [place], tf.float32)
-            return tf.ensure_shape(volume, self.shape[1:])
-
         places = tf.data.Dataset.range(len(self))
-        return places.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return places.map(self.tensor, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def tensor(self, place):
+        """Read one volume in the graph, as in a `map` of a dataset of places.
+
+        Args:
+            place: Scalar integer tensor.
+
+        Returns:
+            Float32 tensor `[x, y, z, 1]`.
+        """
+        import tensorflow as tf  # slow to load
+
+        volume = tf.numpy_function(self.one, [place], tf.float32)
+        return tf.ensure_shape(volume, self.shape[1:])
 
 
 def load_volumes(
