@@ -5,6 +5,7 @@ imported only by the command that needs them.
 """
 
 import ast
+import dataclasses
 import os
 import re
 import sys
@@ -192,7 +193,9 @@ def _options(context, parameter, values):
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run in --out.")
 def run(**given):
     """Train a classifier, cross-validated; compare and report its groups."""
-    plan = {name: given.pop(name) for name in PLANNED}
+    from keras_spectral.experiment.study import Plan
+
+    plan = {field.name: given[field.name] for field in dataclasses.fields(Plan)}
     subjects = _subjects(given, plan["model"])
     about = {
         "features": [str(path) for path in given["features"]] or str(given["data"]),
@@ -204,22 +207,6 @@ def run(**given):
     _trained_and_reported(
         subjects, given["groups"], given["strata"], given["out"], plan, about, how
     )
-
-
-PLANNED = (
-    "folds",
-    "seeds",
-    "epochs",
-    "batch_size",
-    "relabelings",
-    "every",
-    "probe_every",
-    "model",
-    "options",
-    "balanced",
-    "patience",
-)
-"""The options of `run` that are fields of `Plan`."""
 
 
 def _subjects(given, model):

@@ -123,6 +123,31 @@ def found_for(ids, names, pattern=None):
     return {subject: found[subject][0] for subject in ids if subject in found}
 
 
+def matched(everybody, where, names, join, pattern):
+    """Choose subjects, and find the data of each by its name.
+
+    Args:
+        everybody: DataFrame of text indexed by id, as `phenotype_table` returns it.
+        where: As in `phenotype_table`.
+        names: Names of files, or ids of the parts of one file.
+        join: As in `joined`. Data of subjects whom `where` leaves out is not missing a subject.
+        pattern: As in `found_for`.
+
+    Returns:
+        The tuple `(phenotype, places, dropped)`: the rows of subjects with data, a list with the
+        place of each one's data in `names`, and a list of phrases that say who was dropped.
+
+    Raises:
+        DataError: As `phenotype_table`, `found_for` and `joined` do.
+    """
+    kept, dropped = phenotype_table(everybody, "", where)
+    places = found_for(list(everybody.index), names, pattern)
+    used = set(places.values())
+    unused = [name for place, name in enumerate(names) if place not in used]
+    kept = joined(kept, places, unused, join, dropped)
+    return kept, [places[subject] for subject in kept.index], dropped
+
+
 def joined(phenotype, found, unused, join, dropped):
     """Keep the subjects of whom something was found, or complain of the others.
 
@@ -139,8 +164,7 @@ def joined(phenotype, found, unused, join, dropped):
     Raises:
         DataError: If something is missing and `join` is exact, or nothing is left.
     """
-    if join not in ("exact", "inner"):
-        raise DataError(f"`join` must be 'exact' or 'inner'. Received: join={join!r}.")
+    require_join(join)
     without = [subject for subject in phenotype.index if subject not in found]
     missing = [f"{_number(without)} without data ({shown(without)})"] if without else []
     if unused:
@@ -153,6 +177,19 @@ def joined(phenotype, found, unused, join, dropped):
         )
     dropped += missing
     return phenotype.loc[[subject for subject in phenotype.index if subject in found]]
+
+
+def require_join(join):
+    """Check that it is known what to do with what only one side has.
+
+    Args:
+        join: What a loader was given.
+
+    Raises:
+        DataError: If it is neither `"exact"` nor `"inner"`.
+    """
+    if join not in ("exact", "inner"):
+        raise DataError(f"`join` must be 'exact' or 'inner'. Received: join={join!r}.")
 
 
 def with_target(x, phenotype, target, report):

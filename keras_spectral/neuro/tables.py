@@ -15,7 +15,7 @@ from keras_spectral.neuro.reading import (
     label_table,
     shown,
 )
-from keras_spectral.neuro.subjects import phenotype_table, with_target
+from keras_spectral.neuro.subjects import phenotype_table, require_join, with_target
 from keras_spectral.neuro.targets import target_column
 
 
@@ -145,8 +145,7 @@ def _stem(path):
 
 
 def _joined_ids(tables, join):
-    if join not in ("exact", "inner"):
-        raise DataError(f"`join` must be 'exact' or 'inner'. Received: join={join!r}.")
+    require_join(join)
     *_, common = (table.index for table in tables.values())
     every = common
     for table in tables.values():

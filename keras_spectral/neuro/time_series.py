@@ -13,8 +13,7 @@ from keras_spectral.neuro.reading import counted, shown
 from keras_spectral.neuro.subjects import (
     Subjects,
     files_of,
-    found_for,
-    joined,
+    matched,
     phenotype_table,
     with_target,
 )
@@ -23,6 +22,8 @@ SUFFIXES = (".1d", ".csv", ".tsv", ".txt", ".npy", ".mat")
 """Files with the series of one subject."""
 STACKS = (".npz", ".npy")
 """Files with the series of all subjects."""
+IDS = ("subject_id", "subject", "id", "ids", "subjects")
+"""Names of the array of ids beside them; with another name, the first with a value of its own for each series."""
 FLAT = 1e-6
 """A region is constant if it varies by less than this share of its largest value."""
 
@@ -68,19 +69,15 @@ def load_time_series(
     Raises:
         DataError: If something cannot be read or does not fit; the message says what.
     """
-    table, dropped = phenotype_table(phenotype, id_column, where)
+    everybody, _ = phenotype_table(phenotype, id_column)
     stack = Path(source).suffix.lower() in STACKS and Path(source).is_file()
-    found, ids = _stack(source, variable) if stack else (files_of(source, SUFFIXES), None)
-    n_found = len(found)
-    if stack and ids is None:
-        _require_same_number(source, found, phenotype, id_column)
-        ids = list(phenotype_table(phenotype, id_column)[0].index)
-    names = ids if ids is not None else [path.name for path in found]
-    everybody = phenotype_table(phenotype, id_column)[0].index
-    places = found_for(list(everybody), names, pattern)
-    unused = [name for k, name in enumerate(names) if k not in set(places.values())]
-    table = joined(table, places, unused, join, dropped)
-    series = {name: _one(found[places[name]], variable) for name in table.index}
+    if stack:
+        found, names = _stack(source, variable, everybody)
+    else:
+        found = files_of(source, SUFFIXES)
+        names = [path.name for path in found]
+    table, places, dropped = matched(everybody, where, names, join, pattern)
+    series = {name: _one(found[k], variable) for name, k in zip(table.index, places, strict=True)}
     _require_regions(series)
     notes = _flat(series)
     lengths = [len(own) for own in series.values()]
@@ -88,7 +85,7 @@ def load_time_series(
     x = np.stack([_fitted(own, n_time, standardize) for own in series.values()])
     notes += _unequal(lengths, n_time)
     report = (
-        f"{Path(source).name}: {n_found} series; joined {len(x)} subjects, "
+        f"{Path(source).name}: {len(found)} series; joined {len(x)} subjects, "
         f"{x.shape[1]} time points x {x.shape[2]} regions; "
         f"dropped {', '.join(dropped) or 'nothing'}" + "".join(f"; {note}" for note in notes)
     )
@@ -99,7 +96,7 @@ def windows(subjects, length, step=None):
     """Cut every subject's series into windows: more examples, of fewer time points each.
 
     Examples of one subject resemble each other: no fold may separate them, and groups have as many
-    independent members as subjects. `experiment.Study` splits by the index of the phenotype.
+    independent members as subjects: give a `Study` the index of the phenotype as its `ids`.
 
     Args:
         subjects: `Subjects` with `x [n, t, r]`.
@@ -180,17 +177,18 @@ def lengths_of(x):
     return x.shape[1] - np.argmax(there[:, ::-1], axis=1)
 
 
-def _stack(source, variable):
+def _stack(source, variable, everybody):
+    """Read `(list of series, ids)`: those beside them, else the ids of the phenotype."""
     held = _arrays_of(Path(source))
     cubes = {name: array for name, array in held.items() if array.ndim == 3}
     cube = _chosen(cubes, variable, source, "an array [subjects, time, regions]")
-    texts = [a for a in held.values() if a.ndim == 1 and len(a) == len(cube)]
-    ids = [a for a in texts if len(set(a.tolist())) == len(a) and a.dtype.kind in "iuUSO"]
-    named = [
-        held[name] for name in ("subject_id", "subject", "id", "ids", "subjects") if name in held
-    ]
-    ids = named or ids
-    return list(cube), [str(name) for name in ids[0].tolist()] if ids else None
+    named = [held[name] for name in IDS if name in held]
+    alike = [array for array in held.values() if array.shape == cube.shape[:1]]
+    unique = [a for a in alike if a.dtype.kind in "iuUSO" and len(set(a.tolist())) == len(a)]
+    for ids in named or unique:
+        return list(cube), [str(name) for name in ids.tolist()]
+    _require_same_number(source, cube, everybody)
+    return list(cube), list(everybody.index)
 
 
 def _one(found, variable):
@@ -275,12 +273,11 @@ def _chosen(arrays, variable, path, what):
     return next(iter(arrays.values()))
 
 
-def _require_same_number(source, found, phenotype, id_column):
-    n = len(phenotype_table(phenotype, id_column)[0])
-    if len(found) != n:
+def _require_same_number(source, cube, everybody):
+    if len(cube) != len(everybody):
         raise DataError(
             "An array without ids must have one series per row of the phenotype, in its order. "
-            f"Received: {source}, with {len(found)} series for {n} rows. "
+            f"Received: {source}, with {len(cube)} series for {len(everybody)} rows. "
             "Try an `.npz` file with the ids beside the array."
         )
 

@@ -19,13 +19,7 @@ from scipy.ndimage import affine_transform
 
 from keras_spectral.errors import DataError
 from keras_spectral.neuro.reading import SHOWN, counted, shown
-from keras_spectral.neuro.subjects import (
-    files_of,
-    found_for,
-    joined,
-    phenotype_table,
-    with_target,
-)
+from keras_spectral.neuro.subjects import files_of, matched, phenotype_table, with_target
 
 SUFFIXES = (".nii", ".nii.gz")
 """Files with the volume of one subject."""
@@ -201,14 +195,10 @@ def load_volumes(
         (2, 4, 5, 6, 1)
     """
     _require_options(space, grid, voxel_size)
-    table, dropped = phenotype_table(phenotype, id_column, where)
+    everybody, _ = phenotype_table(phenotype, id_column)
     files = _files(source)
-    names = _names(files)
-    everybody = phenotype_table(phenotype, id_column)[0].index
-    places = found_for(list(everybody), names, pattern)
-    unused = [name for k, name in enumerate(names) if k not in set(places.values())]
-    table = joined(table, places, unused, join, dropped)
-    paths = tuple(files[places[subject]].absolute() for subject in table.index)
+    table, places, dropped = matched(everybody, where, _names(files), join, pattern)
+    paths = tuple(files[place].absolute() for place in places)
     headers = _of_each(paths, _header)
     notes = _orientations(table.index, headers)
     grids = [header.grid for header in headers]

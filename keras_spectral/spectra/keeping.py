@@ -24,17 +24,13 @@ def kept_by(stacks, factors, mask, n):
         List of tensors, those of the first stack first; each stack says what they are.
     """
     rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
-    each = GroupRows(tf.range(n)[:, None], tf.ones_like(tf.range(n)))
-    kept = {
-        RowGrams: _factors,
-        FeatureGrams: _grams,
-        ExampleSums: _example_parts,
-        GraphSpectra: _spectra,
-    }
+    kept = {RowGrams: _factors, FeatureGrams: _grams, GraphSpectra: _spectra}
     found = []
     for stack in stacks:
-        own = each if isinstance(stack, ExampleSums) else rows
-        found += kept[type(stack)](stack, factors, own)
+        if isinstance(stack, ExampleSums):
+            found.append(_example_parts(stack, factors, n))
+        else:
+            found += kept[type(stack)](stack, factors, rows)
     return found
 
 
@@ -51,10 +47,12 @@ def _grams(stack, factors, rows):
     return [tf.stack(grams)]
 
 
-def _example_parts(stack, factors, each):
+def _example_parts(stack, factors, n):
     ((j, quantity),) = stack.wanted
+    examples = tf.range(n)
+    each = GroupRows(examples[:, None], tf.ones_like(examples))
     part = group_matrix if stack.is_gradient else smaller_gram
-    return [part(factors[j], quantity, each)]
+    return part(factors[j], quantity, each)
 
 
 def _spectra(stack, factors, rows):
