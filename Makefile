@@ -4,6 +4,7 @@
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
+COMPILED := keras_spectral/spectra/eigenvalues.c scripts/compile_eigenvalues.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -15,7 +16,7 @@ help:  ## show this list
 
 setup: $(INSTALLED)  ## make .venv with the pinned packages
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml $(COMPILED)
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed. Received: $$($(PYTHON3) --version 2>&1). Try: make PYTHON3=python3.12" >&2; exit 1; }
 	@$(PYTHON3) -c 'import ensurepip, venv' \

@@ -23,6 +23,7 @@ import tensorflow as tf
 import threadpoolctl
 
 import keras_spectral as ks
+from keras_spectral.spectra.eigen import eigenvalues
 
 PLAIN, NEVER, KEPT, ALWAYS, SOMETIMES = CASES = (
     "plain keras.Model",
@@ -132,7 +133,7 @@ def table(head, all_rows):
 
 
 def arithmetic_milliseconds(workload):
-    """Return what NumPy needs for the spectra of one step, in milliseconds on one idle core.
+    """Return what the spectra of one step need, in milliseconds on one idle core.
 
     Returns:
         `(products, eigenvalues)`: the Gram matrices of all activations and adjoints in float64, and
@@ -148,7 +149,7 @@ def arithmetic_milliseconds(workload):
     stacks = [np.resize(grams[:, :d, :d], (n_matrices, d, d)) for d in (n, n // 2, n // 2)]
     with threadpoolctl.threadpool_limits(1, "blas"):
         products = _milliseconds(lambda: [(f := rows.astype(float)) @ f.T for rows in factors])
-        eigenvalues = _milliseconds(lambda: [np.linalg.eigvalsh(stack) for stack in stacks])
+        eigenvalues = _milliseconds(lambda: [eigenvalues(stack) for stack in stacks])
     return products, eigenvalues
 
 
@@ -182,7 +183,7 @@ the cases take turns. The ratio to plain is taken within each repeat; *middle ha
 examples, a branch not taken, two counters. *Kept but not solved* is what happens inside a recorded
 step: activations and adjoints are watched and put into a queue. What *every step* costs beyond that
 is the arithmetic of exact spectra, in one thread beside training: Gram matrices in float64, and an
-eigenvalue problem for each matrix and group. NumPy's BLAS and LAPACK need for it, on an idle core:
+eigenvalue problem for each matrix and group. That needs, on an idle core:
 
 {floors}
 

@@ -11,7 +11,6 @@ take the place of those of size `d`.
 Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share eigenvalues).
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,17 +81,12 @@ class RowGrams:
         Yields:
             `Solved`.
         """
-        waiting, n_bytes = defaultdict(list), 0
         for blocks, groups in self._blocks(condensed, mask):
             for names, gram in self._grams(blocks):
                 wanted = np.array([self.wanted.index(name) for name in names])
                 places = of_each_matrix(wanted, blocks.records, groups)
-                waiting[gram.shape[-1]].append((places, gram.reshape(-1, *gram.shape[-2:])))
-                n_bytes += gram.nbytes
-            if n_bytes > CHUNK_BYTES:
-                yield from _solved_together(waiting)
-                waiting, n_bytes = defaultdict(list), 0
-        yield from _solved_together(waiting)
+                sigma, norm = singular_values(gram)
+                yield Solved(*places, sigma.reshape(-1, sigma.shape[-1]), norm.reshape(-1))
 
     def _blocks(self, kept, mask):
         records = np.arange(len(kept))
@@ -172,12 +166,6 @@ class _Blocks(NamedTuple):
         if self.rows is None:
             return self.kept[:, [place], :, :width]
         return self.kept[self.records[:, None], place, self.rows, :width][:, None]
-
-
-def _solved_together(waiting):
-    for parts in waiting.values():
-        places, grams = zip(*parts, strict=True)
-        yield Solved(*np.concatenate(places, axis=1), *singular_values(np.concatenate(grams)))
 
 
 def _both(j):
