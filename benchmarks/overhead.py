@@ -149,8 +149,8 @@ def arithmetic_milliseconds(workload):
     stacks = [np.resize(grams[:, :d, :d], (n_matrices, d, d)) for d in (n, n // 2, n // 2)]
     with threadpoolctl.threadpool_limits(1, "blas"):
         products = _milliseconds(lambda: [(f := rows.astype(float)) @ f.T for rows in factors])
-        eigenvalues = _milliseconds(lambda: [eigenvalues(stack) for stack in stacks])
-    return products, eigenvalues
+        problems = _milliseconds(lambda: [eigenvalues(stack) for stack in stacks])
+    return products, problems
 
 
 def _milliseconds(work):

@@ -23,7 +23,7 @@ SUFFIXES = (".1d", ".csv", ".tsv", ".txt", ".npy", ".mat")
 STACKS = (".npz", ".npy")
 """Files with the series of all subjects."""
 IDS = ("subject_id", "subject", "id", "ids", "subjects")
-"""Names of the array of ids beside them; with another name, the first with a value of its own for each series."""
+"""Names of the array of ids beside them; else it is the first with a value of its own for each."""
 FLAT = 1e-6
 """A region is constant if it varies by less than this share of its largest value."""
 

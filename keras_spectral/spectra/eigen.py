@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 LIBRARY = Path(__file__).with_name("eigenvalues.so")
-"""Made when the package is built. Where it is missing, as in a folder of sources, LAPACK does all."""
+"""Made when the package is built. Where it is missing, LAPACK solves all."""
 
 LARGEST = 128
 """Rows of the largest matrices that it takes; for larger ones LAPACK is as fast."""
