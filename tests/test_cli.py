@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 
 import keras_spectral as ks
 from keras_spectral import cli
+from keras_spectral.cli import logs, progress, running
 
 MLSP = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "mlsp2014_kaggle"
 COMMANDS = ["run", "demo", "layers", "compare", "report"]
@@ -56,6 +57,11 @@ def refused(*arguments):
     assert "must" in message
     assert "Received: " in message
     return message
+
+
+def assert_same_results(one, other):
+    for name in ("scores.csv", "spectra.csv", "probe.csv", "comparison.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
 def everything(folder):
@@ -262,13 +268,13 @@ class TestRun:
     def test_stopped_by_the_user_says_what_is_kept_and_goes_on_with_resume(
         self, quick_run, tmp_path, tables, monkeypatch
     ):
-        def stopped(self, fold, seed, epoch):
+        def stopped(self, fold, seed, epoch, number):
             if fold == 1:
                 raise KeyboardInterrupt
 
         command = run_command(tables, tmp_path / "run", *QUICK)
         with monkeypatch.context() as patch:
-            patch.setattr(cli._Progress, "__call__", stopped)
+            patch.setattr(progress.Progress, "__call__", stopped)
             result = called(*command)
         assert result.exit_code == 1
         assert "1 of 2 folds are finished and kept in" in result.stderr
@@ -302,6 +308,71 @@ class TestRun:
         assert (tmp_path / "run" / "fold_0_seed_0" / "model.keras").exists()
         done(*command, "--resume")
         assert (tmp_path / "run" / "report.html").exists()
+
+    @pytest.mark.slow
+    def test_killed_it_goes_on_to_the_same_bytes(self, tmp_path, tables):
+        command = run_command(tables, tmp_path / "run", *QUICK, "--epochs", 40)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "keras_spectral.cli", *map(str, command)],
+            stderr=subprocess.DEVNULL,
+        )
+        while not (tmp_path / "run" / "fold_1_seed_0.part").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        done(*command, "--resume")
+        done(*run_command(tables, tmp_path / "whole", *QUICK, "--epochs", 40))
+        assert_same_results(tmp_path / "run", tmp_path / "whole")
+
+    @pytest.mark.slow
+    def test_a_dask_cluster_and_two_jobs_give_the_same_as_one_process(self, tmp_path, tables):
+        distributed = pytest.importorskip("distributed")
+        more = [*QUICK, "--retrain-null", 2, "--groups", "dx"]
+        done(*run_command(tables, tmp_path / "one", *more))
+        done(*run_command(tables, tmp_path / "two", *more, "--jobs", 2))
+        with distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, dashboard_address=None
+        ) as cluster:
+            address = cluster.scheduler_address
+            done(*run_command(tables, tmp_path / "dask", *more, "--cluster", address))
+        assert_same_results(tmp_path / "one", tmp_path / "two")
+        assert_same_results(tmp_path / "one", tmp_path / "dask")
+
+    @pytest.mark.slow
+    def test_a_cluster_without_workers_is_refused(self, tmp_path, tables):
+        distributed = pytest.importorskip("distributed")
+        with distributed.LocalCluster(
+            n_workers=0, processes=False, dashboard_address=None
+        ) as cluster:
+            address = cluster.scheduler_address
+            message = refused(*run_command(tables, tmp_path / "run", "--cluster", address))
+        assert "dask worker" in message
+
+    def test_settings_beside_the_results_repeat_the_run(self, quick_run, tmp_path):
+        done("run", "--settings", quick_run / "settings.toml", "--out", tmp_path / "again")
+        assert_same_results(quick_run, tmp_path / "again")
+        text = (quick_run / "settings.toml").read_text()
+        assert (tmp_path / "again" / "settings.toml").read_text() == text
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("folds = ", "must be a TOML file"),
+            ("fold = 3", r"with fold. Try some of"),
+            ('out = "x"', r"with out. Try some of"),
+            (
+                'labels = 3\nid = "i"\ntarget = "t"\ngroups = ["g"]\nfolds = "x"',
+                "'x' is not a valid integer",
+            ),
+        ],
+    )
+    def test_wrong_settings_are_named(self, tmp_path, text, said):
+        path = tmp_path / "settings.toml"
+        path.write_text(text)
+        result = called("run", "--settings", path, "--out", tmp_path / "run")
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert not (tmp_path / "run").exists()
 
     def test_several_columns_of_groups_are_shown_pair_by_pair(self, tmp_path, tables):
         out = tmp_path / "run"
@@ -415,13 +486,13 @@ class TestTablesThatCannotBeUsed:
         features, labels = make_tables()
         features["c"] = 7.0
         tables = written(tmp_path / "tables", features, labels)
-        monkeypatch.setattr(cli, "_trained_and_reported", lambda *_: None)
+        monkeypatch.setattr(running, "_trained_and_reported", lambda *_: None)
         output = done(*run_command(tables, tmp_path / "run"))
         assert "joined 16 subjects, 3 features; dropped 1 constant feature (c)" in output
 
     def test_ids_of_some_tables_only_can_be_left_out_by_request(self, tmp_path, monkeypatch):
         tables = written(tmp_path / "tables", *bad_features("fewer"))
-        monkeypatch.setattr(cli, "_trained_and_reported", lambda *_: None)
+        monkeypatch.setattr(running, "_trained_and_reported", lambda *_: None)
         output = done(*run_command(tables, tmp_path / "run", "--inner-join"))
         assert "joined 13 subjects" in output
         assert "3 ids (S00, S01, S02) not in x.csv" in output
@@ -561,7 +632,7 @@ class TestCompare:
         assert everything(quick_run) == before
 
     def test_tells_warnings_in_one_line(self, monkeypatch):
-        monkeypatch.setattr(cli, "_read", lambda _: warnings.warn("Look here.", stacklevel=1))
+        monkeypatch.setattr(logs, "_read", lambda _: warnings.warn("Look here.", stacklevel=1))
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             stderr = CliRunner().invoke(cli.main, ["compare", "log.csv", "F", "M"]).stderr

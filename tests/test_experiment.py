@@ -69,7 +69,7 @@ def stopped_at(fold, epoch):
     """A progress callback that interrupts a run."""
 
     def progress(*now):
-        if now == (fold, 0, epoch):
+        if now == (fold, 0, epoch, 0):
             raise KeyboardInterrupt
 
     return progress
@@ -177,7 +177,7 @@ class TestInterruption:
         seen = []
         folder = experiment.prepared_folder(tmp_path / "run", make_study(), PLAN, resume=True)
         experiment.cross_validated(make_study(), PLAN, folder, lambda *now: seen.append(now))
-        assert seen == [(1, 0, epoch) for epoch in range(PLAN.epochs)]
+        assert seen == [(1, 0, epoch, 0) for epoch in range(PLAN.epochs)]
         assert everything(fold_folder(folder, 0, 0)) == kept
         assert contents(folder) == contents(finished[0])
         assert not list(folder.glob("*.part"))

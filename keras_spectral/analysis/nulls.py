@@ -6,6 +6,10 @@ from keras_spectral.spectra.groups import ALL
 
 NO_RELABELINGS = "no relabelings were recorded: differences only, no p-value can be given"
 ALL_IS_FIXED = f"`{ALL}` is never relabelled: differences only, no p-value can be given"
+RETRAINED = (
+    "This is the exact null of groups that are the target: what the groups differ by when the "
+    "network is taught labels that mean nothing"
+)
 FEW = 19
 """Fewer relabelings than this cannot give a p-value of 0.05."""
 
@@ -26,10 +30,15 @@ def null_text(log, a, b, n_relabelings):
         return ALL_IS_FIXED
     if not n_relabelings:
         return NO_RELABELINGS
-    text = f"{counted(n_relabelings, 'relabeling')} over subjects, sizes kept"
+    again = {a, b} <= retrained_labels(log)
+    kind = "training" if again else "relabeling"
+    how = " with the target permuted over subjects, all else repeated" if again else ""
+    text = f"{counted(n_relabelings, kind)}{how or ' over subjects, sizes kept'}"
     text += f"; the smallest possible p is {1 / (n_relabelings + 1):.3g}"
     if n_relabelings < FEW:
-        text += f", so nothing can reach 0.05 (that takes {FEW} relabelings)"
+        text += f", so nothing can reach 0.05 (that takes {FEW} {kind}s)"
+    if again:
+        return f"{text}. {RETRAINED}"
     target = target_labels(log, a, b)
     return f"{text}. {target_text(target)}" if target else text
 
@@ -60,15 +69,29 @@ def target_labels(log, *groups):
         *groups: Group labels to look for.
 
     Returns:
-        List of group labels.
+        List of group labels, without those whose null is training again.
     """
     found = [
         entry for value in declared(log.provenance, "groups_are_target") for entry in _list(value)
     ]
+    again = retrained_labels(log)
     if any(entry is True for entry in found):
-        return [group for group in groups if group != ALL]
+        return [group for group in groups if group != ALL and group not in again]
     named = {str(entry) for entry in found}
-    return [g for g in groups if g in named or ("=" in g and g.partition("=")[0] in named)]
+    of_target = [g for g in groups if g in named or ("=" in g and g.partition("=")[0] in named)]
+    return [group for group in of_target if group not in again]
+
+
+def retrained_labels(log):
+    """Return the groups of which relabelings are trainings with a permuted target.
+
+    Args:
+        log: A `SpectralLog`.
+
+    Returns:
+        Set of group labels.
+    """
+    return {str(group) for value in declared(log.provenance, "retrained") for group in value}
 
 
 def _list(value):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from keras_spectral.analysis.nulls import target_labels, target_text
+from keras_spectral.analysis.nulls import retrained_labels, target_labels, target_text
 from keras_spectral.analysis.provenance import declared, facts, records
 from keras_spectral.analysis.words import SUMMARY_WORDS, counted, listed, shortened
 from keras_spectral.spectra.groups import ALL
@@ -36,6 +36,11 @@ NULL = (
     "Differences are set against relabelings: group labels shuffled over subjects before "
     "training, group sizes kept, and the shuffled groups recorded in the same batches as the real "
     "ones. Under each table stands how many, and what they can show."
+)
+AGAIN = (
+    "The groups that the network is trained to tell apart are set against trainings in which the "
+    "target was permuted over subjects and everything else was repeated. Relabelling them alone "
+    "would only say that they are not random groups."
 )
 PAIRS = "p is adjusted within the table of each pair of groups, not over all pairs."
 TESTS = (
@@ -118,7 +123,8 @@ def cautions(log, pairs):
     ]
     if not any(table["p"].notna().any() for table in pairs.tables):
         return [*said, ("No test", NO_TEST)]
-    said += [("Which null", NULL), ("p-values", TESTS)]
+    null = f"{NULL} {AGAIN}" if retrained_labels(log) else NULL
+    said += [("Which null", null), ("p-values", TESTS)]
     return [*said, ("Several pairs", PAIRS)] if len(pairs.tables) > 1 else said
 
 

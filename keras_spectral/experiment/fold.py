@@ -7,7 +7,7 @@ only. The folder gets its name when it is whole, so an interrupted training leav
 import functools
 import json
 import math
-import shutil
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,8 +18,15 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from keras_spectral import callbacks
 from keras_spectral.batches import with_groups
-from keras_spectral.experiment.folder import PROBE_FILE, fold_folder
+from keras_spectral.experiment.folder import (
+    PROBE_FILE,
+    fold_folder,
+    made_whole,
+    retrained_folder,
+)
+from keras_spectral.experiment.retraining import permuted, summaries
 from keras_spectral.experiment.study import labellings, split
+from keras_spectral.log.files import write_csv
 from keras_spectral.model import SpectralModel
 from keras_spectral.neuro import models
 from keras_spectral.settings import Spectra
@@ -48,45 +55,92 @@ def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoc
     final = fold_folder(folder, fold, seed)
     if final.exists():
         return final
-    part = final.with_name(final.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
+    with made_whole(final) as part:
+        run = {"fold": fold, "seed": seed}
+        writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
+        groups, spectra = labellings(study, plan), Spectra(every=plan.every)
+        done = _trained(study, plan, run, groups, spectra, [writer, _told(progress, run)])
+        done.probe.to_csv(part / PROBE_FILE)
+        done.model.save(part / "model.keras")
+        (part / "scores.json").write_text(json.dumps({**run, **done.scores}))
+    return final
+
+
+def retrain_fold(study, plan, number, fold, seed, folder, progress=lambda fold, seed, epoch: None):
+    """Train and score one fold with a permuted target, if that has not been done.
+
+    Args:
+        study: `Study`.
+        plan: `Plan`.
+        number: Number of the permutation, from 1.
+        fold: As in `train_fold`.
+        seed: As in `train_fold`.
+        folder: As in `train_fold`.
+        progress: As in `train_fold`.
+
+    Returns:
+        The folder of the training: `summaries.csv.gz` of its looks, and `scores.json`.
+    """
+    final = retrained_folder(folder, number, fold, seed)
+    if final.exists():
+        return final
+    with made_whole(final) as part:
+        run = {"fold": fold, "seed": seed}
+        study = permuted(study, number)
+        done = _trained(study, plan, run, study.groups, None, [_told(progress, run)])
+        write_csv(summaries(done.probe, number), part / "summaries.csv.gz")
+        scores = {"relabeling": number, **run, **done.scores}
+        (part / "scores.json").write_text(json.dumps(scores))
+    return final
+
+
+class _Trained(NamedTuple):
+    """A training: its model, the `SpectralLog` of its looks, its scores on the test fold."""
+
+    model: Any
+    probe: Any
+    scores: dict
+
+
+def _trained(study, plan, run, groups, spectra, others):
+    """Train one fold from one seed, looking at `groups`; `others` are callbacks."""
+    fold, seed = run["fold"], run["seed"]
     keras.utils.set_random_seed(1000 * seed + fold)
     train, test = split(study, plan, fold, seed)
     fitted, held_out = _held_out(study, plan, train, seed)
-    groups, y = labellings(study, plan), study.y
-    model = _compiled(plan, study.x, fitted, len(study.classes))
-    weights = _class_weights(plan, y[fitted])
-    run = {"fold": fold, "seed": seed}
-    probed = _probed(study.x, fitted, seed)
-    probe = callbacks.SpectralProbe(
-        _array(study.x, probed),
-        y[probed],
-        groups[probed],
-        every=plan.probe_schedule,
-        sample_weight=None if weights is None else np.array([weights[k] for k in y[probed]]),
-    )
-    told = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: progress(fold, seed, epoch)
-    )
-    writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
+    model = _compiled(plan, study.x, fitted, len(study.classes), spectra)
+    weights = _class_weights(plan, study.y[fitted])
+    probe = _probe(study, plan, groups, fitted, seed, weights)
     model.fit(
         _shuffled_batches(study, groups, fitted, plan.batch_size, seed),
         epochs=plan.epochs,
-        callbacks=[*_early_stopping(plan), writer, probe, told],
+        callbacks=[*_early_stopping(plan), *others[:-1], probe, others[-1]],
         validation_data=None if held_out is None else _batches(study, held_out, plan.batch_size),
         class_weight=weights,
         shuffle=False,
         verbose=0,
     )
-    probe.log.with_run(run).to_csv(part / PROBE_FILE)
-    model.save(part / "model.keras")
     tested = _batches(study, test, plan.batch_size)
     probabilities = np.concatenate([np.asarray(model(x, training=False)) for x, _ in tested])
-    scores = _scores(y[test], probabilities)
-    (part / "scores.json").write_text(json.dumps({**run, **scores}))
-    part.rename(final)
-    return final
+    return _Trained(model, probe.log.with_run(run), _scores(study.y[test], probabilities))
+
+
+def _probe(study, plan, groups, fitted, seed, weights):
+    probed = _probed(study.x, fitted, seed)
+    y = study.y[probed]
+    return callbacks.SpectralProbe(
+        _array(study.x, probed),
+        y,
+        groups[probed],
+        every=plan.probe_schedule,
+        sample_weight=None if weights is None else np.array([weights[k] for k in y]),
+    )
+
+
+def _told(progress, run):
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: progress(run["fold"], run["seed"], epoch)
+    )
 
 
 def _held_out(study, plan, train, seed):
@@ -123,13 +177,13 @@ def _probed(x, fitted, seed):
     return np.sort(np.random.default_rng(seed).permutation(fitted)[: max(1, room)])
 
 
-def _compiled(plan, x, fitted, n_classes):
+def _compiled(plan, x, fitted, n_classes, spectra):
     model = SpectralModel.from_model(_built(plan, x, fitted, n_classes))
     model.compile(
         "adam",
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        spectra=Spectra(every=plan.every),
+        spectra=spectra,
     )
     return model
 

@@ -1,5 +1,6 @@
 """The folder of a run: when it may be written, and what of a former run is in it."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -8,10 +9,15 @@ from keras_spectral.errors import DataError
 from keras_spectral.log.files import write_json
 
 RUN_FILE = "run.json"
+MAY_CHANGE = ("retrainings",)
+"""Settings by which a run that goes on may differ: what is finished does not depend on them."""
 PROBE_FILE = "probe.csv"
 """The log by which the groups of a run are compared."""
 WRITTEN = (
     "fold_*_seed_*",
+    "retrained",
+    "retrained_scores.csv",
+    "settings.toml",
     "spectra.csv",
     "spectra.json",
     PROBE_FILE,
@@ -28,6 +34,28 @@ WRITTEN = (
 def fold_folder(folder, fold, seed):
     """Return where a finished fold is kept."""
     return Path(folder) / f"fold_{fold}_seed_{seed}"
+
+
+def retrained_folder(folder, number, fold, seed):
+    """Return where a finished training with the `number`-th permuted target is kept."""
+    return fold_folder(Path(folder) / "retrained" / str(number), fold, seed)
+
+
+@contextlib.contextmanager
+def made_whole(final):
+    """Give a folder its name when it is whole, so that an interrupted training leaves none.
+
+    Args:
+        final: Where it is to be.
+
+    Yields:
+        The folder to write to, empty.
+    """
+    part = final.with_name(final.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    part.rename(final)
 
 
 def prepared(path, what, overwrite=False, resume=False):
@@ -96,7 +124,7 @@ def _require_permission(path, what, overwrite, resume):
         name
         for part in ("plan", "data")
         for name, value in what[part].items()
-        if former.get(part, {}).get(name) != value
+        if former.get(part, {}).get(name) != value and name not in MAY_CHANGE
     ]
     if resume and changed:
         raise DataError(

@@ -13,53 +13,67 @@ import pandas as pd
 
 from keras_spectral.analysis import report
 from keras_spectral.analysis.report_pairs import report_comparisons
-from keras_spectral.experiment.fold import train_fold
-from keras_spectral.experiment.folder import PROBE_FILE, fold_folder, prepared
+from keras_spectral.experiment.folder import (
+    PROBE_FILE,
+    fold_folder,
+    prepared,
+    retrained_folder,
+)
+from keras_spectral.experiment.retraining import score_test, target_groups, with_retrainings
 from keras_spectral.experiment.study import fingerprint, labellings
+from keras_spectral.experiment.task import train, train_apart, untold
 from keras_spectral.log import SpectralLog, read_log
+from keras_spectral.log.files import read_columns
+from keras_spectral.log.schema import RELABELING_KEYS
 from keras_spectral.provenance import PACKAGES, groups_are_target
 from keras_spectral.spectra.groups import Membership
 
 
-def cross_validated(study, plan, folder, progress=lambda fold, seed, epoch: None, jobs=1):
+def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
     """Train a classifier on every fold and seed, and gather what was recorded.
 
     Folds that are already finished in `folder` are not trained again. `folder` then holds
     `scores.csv`, `spectra.csv` (every recorded training step), `probe.csv` (looks at the whole
     training fold, with relabelings), and `fold_*/` with each fold's own logs and `model.keras`.
+    With `plan.retrainings` these take the place of the relabelings of groups that are the target,
+    and `retrained_scores.csv` and `retrained/` are there too.
 
     Args:
         study: `Study`.
         plan: `Plan`.
         folder: An existing folder.
-        progress: Called after each epoch; with several jobs, after the last epoch of each fold.
-        jobs: Number of processes that train folds at the same time, through joblib: inside of
-            `joblib.parallel_config("dask")` they run on a cluster whose machines share `folder`.
-            The results are the same.
+        progress: Called with `fold, seed, epoch, number` after each epoch, `number` being that of
+            the permuted target, 0 of the real one; with several jobs, after each last epoch.
+        jobs: Number of trainings at the same time, through joblib. The results are the same.
+        apart: Whether each begins a process of its own, as it must where a worker has threads:
+            inside of `joblib.parallel_config("dask")`, on a cluster whose machines share `folder`.
 
     Returns:
         The tuple `(scores, probe log)`: a DataFrame with `fold`, `seed`, `auc`, `accuracy` on the
         test fold, and a `SpectralLog` of all runs.
 
     Raises:
-        DataError: If a class has fewer subjects than there are folds.
+        DataError: If a class has fewer subjects than there are folds, or a permuted target is
+            asked for where no group is the target.
         GroupsError: If there is no group, or there are too many with their relabelings.
     """
     folder = Path(folder)
-    labellings(study, plan)  # complains before anything is trained
+    _require_possible(study, plan)
     if jobs == 1:
-        for fold, seed in plan.trainings:
-            train_fold(study, plan, fold, seed, folder, progress)
+        for training in plan.all_trainings:
+            train(study, plan, training, folder, progress)
     else:
-        tasks = (joblib.delayed(_trained)(study, plan, *pair, folder) for pair in plan.trainings)
-        for fold, seed in joblib.Parallel(jobs, return_as="generator_unordered")(tasks):
-            progress(fold, seed, plan.epochs - 1)
+        task = joblib.delayed(train_apart if apart else train)
+        tasks = [task(study, plan, each, folder) for each in plan.all_trainings]
+        for number, fold, seed in joblib.Parallel(jobs, return_as="generator_unordered")(tasks):
+            progress(fold, seed, plan.epochs - 1, number)
     return _gathered(plan, study, folder)
 
 
-def _trained(study, plan, fold, seed, folder):
-    train_fold(study, plan, fold, seed, folder)
-    return fold, seed
+def _require_possible(study, plan):
+    if plan.retrainings:
+        target_groups(study)
+    return labellings(study, plan)
 
 
 def prepared_folder(path, study, plan, overwrite=False, resume=False):
@@ -80,7 +94,7 @@ def prepared_folder(path, study, plan, overwrite=False, resume=False):
         GroupsError: If there is no group, or there are too many with their relabelings.
         OSError: If it cannot be written.
     """
-    groups = labellings(study, plan)
+    groups = _require_possible(study, plan)
     what = {
         "plan": asdict(plan),
         "data": fingerprint(study, groups),
@@ -92,20 +106,31 @@ def prepared_folder(path, study, plan, overwrite=False, resume=False):
 
 def _gathered(plan, study, folder):
     finished = [fold_folder(folder, *pair) for pair in plan.trainings]
-    scores = pd.DataFrame([json.loads((f / "scores.json").read_text()) for f in finished])
+    scores = _scores(finished)
     scores.to_csv(folder / "scores.csv", index=False)
-    spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
-    probe = SpectralLog.concat([read_log(f / PROBE_FILE) for f in finished])
     about = {
         **study.about,
         "plan": asdict(plan),
         "scores": scores.to_dict("records"),
         "groups_are_target": groups_are_target(Membership.of(study.groups), study.y),
     }
+    spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
+    probe = SpectralLog.concat([read_log(f / PROBE_FILE) for f in finished])
+    if plan.retrainings:
+        again = [retrained_folder(folder, *each) for each in plan.all_trainings if each[0]]
+        others = _scores(again)
+        others.to_csv(folder / "retrained_scores.csv", index=False)
+        about["score_test"] = score_test(scores, others)
+        tables = [read_columns(f / "summaries.csv.gz", RELABELING_KEYS) for f in again]
+        probe = with_retrainings(probe, pd.concat(tables, ignore_index=True))
     for log, name in ((spectra, "spectra.csv"), (probe, PROBE_FILE)):
         log.provenance |= about
         log.to_csv(folder / name)
     return scores, probe
+
+
+def _scores(folders):
+    return pd.DataFrame([json.loads((f / "scores.json").read_text()) for f in folders])
 
 
 def findings(probe, folder, study):

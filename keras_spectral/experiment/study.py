@@ -65,6 +65,8 @@ class Plan:
         balanced: Whether classes weigh equally in the loss, whatever their sizes.
         patience: Epochs without a better loss on held out training subjects after which training
             stops, with the best weights; `None`: no early stopping, nobody is held out.
+        retrainings: Repetitions of the whole experiment with the target permuted over subjects: the
+            null distribution of groups that are the target. 0 for none.
     """
 
     folds: int = 5
@@ -78,6 +80,7 @@ class Plan:
     options: dict = field(default_factory=dict)
     balanced: bool = False
     patience: int | None = None
+    retrainings: int = 0
 
     def __post_init__(self):
         if self.model not in MODELS:
@@ -95,6 +98,11 @@ class Plan:
     def trainings(self):
         """List of pairs `(fold, seed)`, in the order in which they run."""
         return [(fold, seed) for seed in range(self.seeds) for fold in range(self.folds)]
+
+    @property
+    def all_trainings(self):
+        """List of `(number, fold, seed)`: those of the real target, 0, then of permuted ones."""
+        return [(k, *pair) for k in range(self.retrainings + 1) for pair in self.trainings]
 
 
 def labellings(study, plan):

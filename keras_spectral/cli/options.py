@@ -1,0 +1,8 @@
+"""What options of several commands share."""
+
+from pathlib import Path
+
+import click
+
+FILE = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)

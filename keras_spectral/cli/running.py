@@ -1,0 +1,323 @@
+"""`keras-spectral run` and `demo`: train, compare, report."""
+
+import ast
+import contextlib
+import dataclasses
+
+import click
+
+from keras_spectral.cli.logs import show_comparison
+from keras_spectral.cli.options import COUNT, FILE
+from keras_spectral.cli.progress import Progress
+from keras_spectral.cli.settings import SETTINGS_FILE, settings_text, take_settings
+
+PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary more."
+
+
+@click.command()
+@click.option(
+    "--settings",
+    type=FILE,
+    is_eager=True,
+    expose_value=False,
+    callback=take_settings,
+    help="TOML file of the options below, as a run writes it; what is given here comes first.",
+)
+@click.option(
+    "--features",
+    multiple=True,
+    type=FILE,
+    help="Table of features; may be given several times.",
+)
+@click.option(
+    "--data",
+    type=FILE,
+    help="Instead of --features: folder, `folder/*` or array of time series; of volumes for cnn3d.",
+)
+@click.option(
+    "--model",
+    default="mlp",
+    type=click.Choice(("mlp", "bilstm", "transformer", "cnn1d", "cnn3d")),
+    show_default=True,
+    help="What to train. mlp with --data: on the connectivity of time series.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Argument of the model's function, such as units=64.",
+)
+@click.option("--labels", required=True, type=FILE, help="Table with target and groups.")
+@click.option(
+    "--id", "id_column", required=True, help="Column that identifies subjects in all tables."
+)
+@click.option("--target", required=True, help="Column to predict.")
+@click.option(
+    "--groups",
+    multiple=True,
+    required=True,
+    help="Column whose groups are compared; may be given several times.",
+)
+@click.option("--out", required=True, type=FILE, help="Folder to write.")
+@click.option(
+    "--folds",
+    default=5,
+    type=click.IntRange(min=2),
+    show_default=True,
+    help="Stratified folds.",
+)
+@click.option(
+    "--seeds",
+    default=1,
+    type=COUNT,
+    show_default=True,
+    help="Repetitions with other folds and initial weights.",
+)
+@click.option(
+    "--epochs", default=40, type=COUNT, show_default=True, help="Passes over the training fold."
+)
+@click.option(
+    "--batch-size", default=32, type=COUNT, show_default=True, help="Subjects per training step."
+)
+@click.option(
+    "--relabelings",
+    default=99,
+    type=click.IntRange(min=0),
+    show_default=True,
+    help="Relabelings of the groups: the null distribution. 0: no p-values.",
+)
+@click.option(
+    "--every",
+    default=1,
+    type=COUNT,
+    show_default=True,
+    help="Training steps between two records.",
+)
+@click.option(
+    "--probe-every",
+    type=COUNT,
+    help="Epochs between two looks at the whole training fold  [default: at most 40 looks]",
+)
+@click.option(
+    "--retrain-null",
+    "retrainings",
+    default=0,
+    type=click.IntRange(min=0),
+    show_default=True,
+    metavar="N",
+    help="Repeat everything N times with the target permuted over subjects: the exact null "
+    "distribution where --groups are the target. Takes N times as long.",
+)
+@click.option("--balanced", is_flag=True, help="Let classes weigh equally in the loss.")
+@click.option(
+    "--patience",
+    type=COUNT,
+    help="Epochs without a better loss on held out subjects that end a training  [default: none]",
+)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Subjects to keep; may be given several times.",
+)
+@click.option(
+    "--space",
+    type=click.Choice(("world", "centre")),
+    default="world",
+    show_default=True,
+    help="What volumes have in common: the millimetres of their affines, or their centres alone.",
+)
+@click.option("--strata", help="Column that all folds should have in equal shares, such as site.")
+@click.option(
+    "--jobs", default=1, type=COUNT, show_default=True, help="Folds to train at the same time."
+)
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Address of a Dask scheduler: its workers train the folds. They must see --out.",
+)
+@click.option("--inner-join", is_flag=True, help="Keep the subjects that all tables have.")
+@click.option("--overwrite", is_flag=True, help="Replace a former run in --out.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run in --out.")
+@click.pass_context
+def run(context, **given):
+    """Train a classifier, cross-validated; compare and report its groups."""
+    from keras_spectral.experiment.study import Plan
+
+    settings = settings_text(context.command, given)
+    given |= {
+        "options": _model_options(given["options"]),
+        "where": _entries(given["where"], "--where"),
+    }
+    plan = {field.name: given[field.name] for field in dataclasses.fields(Plan)}
+    subjects = _subjects(given, plan["model"])
+    about = {
+        "features": [str(path) for path in given["features"]] or str(given["data"]),
+        "labels": str(given["labels"]),
+        "target": given["target"],
+        "group_columns": list(given["groups"]),
+    }
+    how = {name: given[name] for name in ("overwrite", "resume", "jobs", "cluster")}
+    how["settings"] = settings
+    _trained_and_reported(
+        subjects, given["groups"], given["strata"], given["out"], plan, about, how
+    )
+
+
+def _subjects(given, model):
+    if bool(given["features"]) == bool(given["data"]):
+        raise click.UsageError("Give either --features or --data.")
+    join = "inner" if given["inner_join"] else "exact"
+    what = given["labels"], given["target"], given["id_column"]
+    options = {"where": given["where"], "join": join}
+    if given["features"]:
+        from keras_spectral.neuro.tables import load_tables
+
+        if model != "mlp":
+            raise click.UsageError(f"--model {model} needs --data, not --features.")
+        return load_tables(given["features"], *what, **options)
+    if model == "cnn3d":
+        from keras_spectral.neuro.volumes import load_volumes
+
+        return load_volumes(given["data"], *what, space=given["space"], **options)
+    from keras_spectral.neuro.time_series import connectivity, load_time_series
+
+    subjects = load_time_series(given["data"], *what, **options)
+    return connectivity(subjects) if model == "mlp" else subjects
+
+
+@click.command()
+@click.option(
+    "--out",
+    default="runs/demo",
+    show_default=True,
+    type=FILE,
+    help="Folder to write; a former demo in it is replaced.",
+)
+def demo(out):
+    """Try everything on simulated data with a planted difference between two sites."""
+    import tempfile
+
+    from keras_spectral.neuro.simulate import write_simulated_tables
+    from keras_spectral.neuro.tables import load_tables
+
+    click.echo(f"Simulated data. {PLANTED}")
+    with tempfile.TemporaryDirectory() as folder:
+        features, labels = write_simulated_tables(folder, n_subjects=90, group_size=40, seed=0)
+        subjects = load_tables(features, labels, "diagnosis", "id")
+    plan = {"folds": 3, "epochs": 20}
+    about = {"simulated": PLANTED, "target": "diagnosis", "group_columns": ["site"]}
+    how = {"overwrite": None, "resume": False, "jobs": 1, "cluster": None, "settings": None}
+    _trained_and_reported(subjects, ["site"], None, out, plan, about, how)
+
+
+def _trained_and_reported(subjects, groups, strata, out, plan, about, how):
+    from keras_spectral.neuro.targets import group_columns
+
+    x, y, phenotype = subjects
+    columns = group_columns(phenotype, list(groups))
+    strata = None if strata is None else group_columns(phenotype, [strata]).iloc[:, 0]
+    from keras_spectral.experiment.quiet import load_tensorflow
+
+    load_tensorflow()
+    from keras_spectral.experiment import run as experiment
+    from keras_spectral.experiment.folder import former_run
+    from keras_spectral.experiment.study import Plan, Study
+    from keras_spectral.log.files import write_text
+
+    classes = phenotype.attrs["classes"]
+    study = Study(
+        x.to_numpy() if hasattr(x, "to_numpy") else x,
+        y,
+        classes,
+        columns if len(columns.columns) > 1 else columns.iloc[:, 0],
+        {**about, "tables": phenotype.attrs["report"], "classes": list(classes)},
+        strata=strata,
+    )
+    plan = Plan(**plan)
+    overwrite = how["overwrite"]
+    if overwrite is None:  # a demo replaces a demo, and nothing else
+        overwrite = bool(former_run(out).get("simulated"))
+    folder = experiment.prepared_folder(out, study, plan, overwrite, how["resume"])
+    if how["settings"]:
+        write_text(how["settings"], folder / SETTINGS_FILE)
+    jobs = -1 if how["cluster"] else how["jobs"]
+    progress = Progress(plan, jobs)
+    try:
+        with _workers(how["cluster"]):
+            scores, probe = experiment.cross_validated(
+                study, plan, folder, progress, jobs, apart=how["cluster"] is not None
+            )
+    except KeyboardInterrupt:
+        done = len([f for f in folder.glob("fold_*") if not f.suffix])
+        raise click.ClickException(
+            f"Stopped. {done} of {plan.folds * plan.seeds} folds are finished and kept in "
+            f"{folder}; the same command with --resume goes on."
+        ) from None
+    progress.done()
+    click.echo(scores.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    click.echo(
+        f"mean test AUC {scores['auc'].mean():.3f}, accuracy {scores['accuracy'].mean():.3f}"
+    )
+    if "score_test" in probe.provenance:
+        click.echo(
+            "with permuted targets: mean test AUC {permuted_mean_auc:.3f}, p {p:.3g}".format(
+                **probe.provenance["score_test"]
+            )
+        )
+    _written(experiment.findings(probe, folder, study), folder)
+
+
+def _written(pairs, folder):
+    if not pairs.tables:
+        click.echo("Nothing was compared: that takes two groups of one column.")
+    for table in pairs.tables:
+        show_comparison(table, rows=5)
+    for text in pairs.left_out:
+        click.echo(f"Not compared: {text}.")
+    click.echo(f"Tables, figures, models: {folder}")
+    click.echo(f"Report: {folder / 'report.html'}")
+
+
+@contextlib.contextmanager
+def _workers(address):
+    """Let the workers of a Dask cluster do what joblib is given."""
+    if address is None:
+        yield
+        return
+    import joblib
+
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise click.ClickException(
+            "`--cluster` needs Dask. Try `pip install 'keras-spectral[cluster]'`."
+        ) from error
+    with Client(address) as client, joblib.parallel_config("dask"):
+        if not client.nthreads():
+            raise click.ClickException(
+                "`--cluster` must have workers. "
+                f"Received: {address}, without any. Try `dask worker {address}`."
+            )
+        yield
+
+
+def _entries(values, name):
+    """Return the `column=value` texts of an option as a dictionary of lists."""
+    entries = {}
+    for value in values:
+        column, mark, text = value.partition("=")
+        if not mark:
+            raise click.BadParameter(f"must be NAME=VALUE. Received: {value!r}.", param_hint=name)
+        entries.setdefault(column.strip(), []).append(text.strip())
+    return entries
+
+
+def _model_options(values):
+    """Return `name=value` texts as a dictionary of numbers, tuples of numbers, or text."""
+    options = {name: given[-1] for name, given in _entries(values, "--option").items()}
+    for name, text in options.items():
+        with contextlib.suppress(ValueError, SyntaxError):
+            options[name] = ast.literal_eval(text)
+    return options

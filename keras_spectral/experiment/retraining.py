@@ -1,0 +1,137 @@
+"""The exact null of groups that are the target: the target permuted over subjects, all else again.
+
+Training has used the labels of such groups, so relabelled ones differ from them for that reason
+alone. Here every label is drawn anew, of subjects and of what the network is told, and the whole
+experiment is repeated: folds, early stopping, looks.
+
+Source: Ojala and Garriga, "Permutation tests for studying classifier performance", J. Mach. Learn.
+Res. 11, 2010 (test 1).
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from keras_spectral.errors import DataError
+from keras_spectral.log import SpectralLog
+from keras_spectral.log.schema import FACTS, RELABELING_KEYS
+from keras_spectral.provenance import groups_are_target
+from keras_spectral.spectra.groups import ALL, Membership
+from keras_spectral.spectra.summaries import SUMMARIES
+
+MOMENT = ["run", "epoch", "step"]
+TIE = 1e-9
+"""AUCs that differ by less are equal: means of equal numbers differ by rounding."""
+
+
+def target_groups(study):
+    """Return the groups of a study that are the target.
+
+    Args:
+        study: `Study`.
+
+    Returns:
+        `Membership` of these groups alone.
+
+    Raises:
+        DataError: If there is none.
+    """
+    groups = Membership.of(study.groups, n=len(study.y))
+    names = groups_are_target(groups, study.y)
+    if not names:
+        raise DataError(
+            "Training again with a permuted target must have groups that are the target. "
+            f"Received: the groups {', '.join(groups.names)}. Try the column of the target among "
+            "`--groups`; `--relabelings` are the exact null of all other groups."
+        )
+    return Membership(tuple(names), groups.mask[:, [groups.names.index(name) for name in names]])
+
+
+def permuted(study, number):
+    """Return a study with its target permuted over subjects, and the groups that are the target.
+
+    With strata, subjects are permuted within each: what the target shares with them is kept.
+
+    Args:
+        study: `Study`.
+        number: Number of the permutation, from 1; each gives the same one at all times.
+
+    Returns:
+        `Study`, with those groups alone.
+
+    Raises:
+        DataError: If no group is the target.
+    """
+    groups = target_groups(study)
+    ids = np.arange(len(study.y)) if study.ids is None else np.asarray(study.ids)
+    _, first, subject = np.unique(ids, return_index=True, return_inverse=True)
+    strata = np.zeros(len(first)) if study.strata is None else np.asarray(study.strata)[first]
+    generator = np.random.default_rng([len(first), number])
+    source = first.copy()
+    for stratum in pd.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        source[members] = first[generator.permutation(members)]
+    rows = source[subject]
+    return dataclasses.replace(study, y=study.y[rows], groups=groups[rows])
+
+
+def summaries(log, number):
+    """Return what is kept of a training with a permuted target.
+
+    Args:
+        log: `SpectralLog` of its probe.
+        number: Number of the permutation.
+
+    Returns:
+        DataFrame like `SpectralLog.relabelings`.
+    """
+    table = log.summary().assign(relabeling=number)
+    labels = [name for name in log.rows if name not in (*RELABELING_KEYS, *FACTS)]
+    columns = ["run", *labels, *RELABELING_KEYS[1:], *SUMMARIES]
+    return table.loc[table["group"] != ALL, columns]
+
+
+def with_retrainings(log, table):
+    """Return a log in which trainings with a permuted target stand in the place of relabelings.
+
+    Only looks that all trainings of a run have are kept, as early stopping may end some sooner.
+
+    Args:
+        log: `SpectralLog` of the real trainings.
+        table: DataFrame of what `summaries` returned of all others.
+
+    Returns:
+        `SpectralLog`, whose provenance says `retrained`, the groups concerned.
+    """
+    groups = sorted(table["group"].unique())
+    looks = [log.rows.assign(relabeling=0), table]
+    looks = pd.concat([each[[*MOMENT, "relabeling"]].drop_duplicates() for each in looks])
+    number = looks.groupby("run")["relabeling"].transform("nunique")
+    shared = looks.groupby(MOMENT)["relabeling"].transform("nunique") == number
+    kept = table.merge(looks.loc[shared, MOMENT].drop_duplicates(), on=MOMENT)
+    others = log.relabelings[~log.relabelings["group"].isin(groups)]
+    relabelings = pd.concat([others, kept], ignore_index=True) if len(others) else kept
+    provenance = {**log.provenance, "retrained": groups}
+    return SpectralLog(log.rows, log.sigma, relabelings, provenance)
+
+
+def score_test(scores, permuted_scores):
+    """Return how likely scores as good as these are with a permuted target.
+
+    Args:
+        scores: DataFrame with `auc`, a row per training.
+        permuted_scores: The same of trainings with permuted targets, with their `relabeling`.
+
+    Returns:
+        Dictionary: `mean_auc`, `permuted_mean_auc` (the mean over permutations), and `p`, the share
+        of targets, the real one included, whose mean AUC is at least that of the real one.
+    """
+    real = scores["auc"].mean()
+    others = permuted_scores.groupby("relabeling")["auc"].mean()
+    p = (1 + (others >= real - TIE).sum()) / (1 + len(others))
+    return {
+        "mean_auc": float(real),
+        "permuted_mean_auc": float(others.mean()),
+        "p": float(p),
+    }
