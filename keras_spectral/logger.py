@@ -18,7 +18,7 @@ DEFAULT_BATCH = 32
 CAPACITY = 64
 """Records that fit into the buffer between two drains, unless more steps run at once."""
 
-CAPACITY_BYTES = 2_000_000
+CAPACITY_BYTES = 1_000_000
 """Fewer records fit if they are large: about this many bytes, or one."""
 
 

@@ -10,7 +10,7 @@ import threadpoolctl
 from keras_spectral.records import decoded
 from keras_spectral.spectra.pile import Pile
 
-BACKLOG_BYTES = 6_500_000
+BACKLOG_BYTES = 5_000_000
 """Training waits when several buffers, of more bytes than this, are on their way to the thread."""
 
 

@@ -19,7 +19,7 @@ TOGETHER = 64
 TOGETHER_SPECTRA = 2048
 """Fewer records are solved together if there are many groups: about this many of each series."""
 
-TOGETHER_BYTES = 2_000_000
+TOGETHER_BYTES = 1_000_000
 """Fewer records are solved together if they are large, condensed: about this many bytes."""
 
 HANDED_OUT_BYTES = 500_000
