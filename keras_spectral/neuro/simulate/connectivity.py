@@ -1,4 +1,4 @@
-"""Simulated subjects with planted differences: functional network connectivity and a phenotype.
+"""Simulated functional network connectivity with planted differences.
 
 Letters: `n` subject, `f` feature, `k` mode (an orthonormal direction of feature space).
 
@@ -11,8 +11,7 @@ What is planted, and nothing else is:
 - `GROUP_MODES` (7-9): scores of the planted group (`site` B or `sex` M) are `1 + group_effect`
   times as wide. Their mean is equal. The singular values of the group's input matrix differ.
 
-`mean` and `modes` depend on `n_features` alone. Diagnosis, sex and site are independent random
-permutations, drawn last, so with `group_effect=0` the values do not depend on sex or site at all.
+`mean` and `modes` depend on `n_features` alone.
 """
 
 from pathlib import Path
@@ -21,6 +20,14 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import DataError
+from keras_spectral.neuro.simulate.modes import fixed_generator, orthonormal
+from keras_spectral.neuro.simulate.phenotype import (
+    EXACT,
+    ID,
+    phenotype_of,
+    planted,
+    planted_size,
+)
 
 NETWORK_MODES = slice(0, 6)
 DIAGNOSIS_MODE = 6
@@ -28,9 +35,6 @@ GROUP_MODES = slice(7, 10)
 MODE_SD = np.array([2.2, 1.9, 1.7, 1.5, 1.3, 1.2, 1.0, 1.0, 1.0, 1.0])
 """Standard deviation of the scores of each mode; with `NOISE_SD`, the scale of real FNC."""
 NOISE_SD = 0.25
-FACTORS = {"diagnosis": ("HC", "SZ"), "sex": ("F", "M"), "site": ("A", "B")}
-"""Levels of each factor. A planted difference is shown by the second level."""
-ID = "id"
 
 
 def simulated_fnc(
@@ -72,15 +76,14 @@ def simulated_fnc(
         >>> x.shape, phenotype["site"].value_counts().to_dict()
         ((90, 378), {'A': 60, 'B': 30})
     """
-    group_size = n_subjects // 2 if group_size is None else group_size
-    _require_possible(n_subjects, group_effect, factor, group_size)
+    group_size = planted_size(n_subjects, group_effect, factor, group_size)
     modes = simulated_modes(n_features)
     generator = np.random.default_rng(seed)
     scores = generator.normal(size=(n_subjects, len(modes))) * MODE_SD
     noise = generator.normal(scale=NOISE_SD, size=(n_subjects, n_features))
-    phenotype = _phenotype(generator, n_subjects, {factor: group_size})
-    scores[_planted(phenotype, "diagnosis"), DIAGNOSIS_MODE] += effect * MODE_SD[DIAGNOSIS_MODE]
-    scores[_planted(phenotype, factor), GROUP_MODES] *= 1 + group_effect
+    phenotype = phenotype_of(generator, n_subjects, factor, group_size)
+    scores[planted(phenotype, "diagnosis"), DIAGNOSIS_MODE] += effect * MODE_SD[DIAGNOSIS_MODE]
+    scores[planted(phenotype, factor), GROUP_MODES] *= 1 + group_effect
     return (_mean(n_features) + scores @ modes + noise).astype(np.float32), phenotype
 
 
@@ -111,11 +114,9 @@ def simulated_modes(n_features=378):
             f"Received: n_features={n_features}. Try n_features=378."
         )
     n_components = int(np.ceil((1 + np.sqrt(1 + 8 * n_features)) / 2))
-    loadings = _fixed_generator(n_features, 2).normal(size=(len(MODE_SD), n_components))
+    loadings = fixed_generator(n_features, 2).normal(size=(len(MODE_SD), n_components))
     rows, columns = np.triu_indices(n_components, k=1)
-    patterns = (loadings[:, rows] * loadings[:, columns])[:, :n_features]
-    modes, triangle = np.linalg.qr(patterns.T)
-    return (modes * np.sign(np.diag(triangle))).T
+    return orthonormal((loadings[:, rows] * loadings[:, columns])[:, :n_features])
 
 
 def write_simulated_tables(folder, **settings):
@@ -139,46 +140,10 @@ def write_simulated_tables(folder, **settings):
     features = pd.DataFrame(x, columns=columns, index=pd.Index(phenotype[ID], name=ID))
     paths = Path(folder) / "simulated_FNC.csv", Path(folder) / "simulated_labels.csv"
     Path(folder).mkdir(parents=True, exist_ok=True)
-    features.to_csv(paths[0], float_format="%.9g")  # nine digits tell any two float32 apart
+    features.to_csv(paths[0], float_format=EXACT)
     phenotype.to_csv(paths[1], index=False)
     return paths
 
 
-def _phenotype(generator, n, sizes):
-    width = len(str(n))
-    columns = {ID: [f"sim{row:0{width}d}" for row in range(1, n + 1)]}
-    for factor, levels in FACTORS.items():
-        size = sizes.get(factor, n // 2)
-        columns[factor] = generator.permutation(np.repeat(levels, [n - size, size]))
-    return pd.DataFrame(columns)
-
-
-def _planted(phenotype, factor):
-    return (phenotype[factor] == FACTORS[factor][1]).to_numpy()
-
-
 def _mean(n_features):
-    return 0.13 + 0.19 * _fixed_generator(n_features, 1).normal(size=n_features)
-
-
-def _fixed_generator(n_features, part):
-    # Not `default_rng(number)`: its numbers would be those of the subjects of an equal seed.
-    return np.random.default_rng([n_features, part])
-
-
-def _require_possible(n_subjects, group_effect, factor, group_size):
-    if factor not in ("site", "sex"):
-        raise DataError(
-            f"`factor` must be 'site' or 'sex'. Received: factor={factor!r}. "
-            "The difference between diagnoses is `effect`."
-        )
-    if not 0 < group_size < n_subjects:
-        raise DataError(
-            "`group_size` must leave at least one subject on each side. "
-            f"Received: group_size={group_size}, n_subjects={n_subjects}."
-        )
-    if not group_effect > -1:
-        raise DataError(
-            "`group_effect` must be above -1, where the group would have no spread left. "
-            f"Received: group_effect={group_effect}. Try 0 for no difference."
-        )
+    return 0.13 + 0.19 * fixed_generator(n_features, 1).normal(size=n_features)
