@@ -9,7 +9,7 @@ COMPILED := keras_spectral/spectra/eigenvalues.c scripts/compile_eigenvalues.py
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check bench lock clean
+.PHONY: help setup demo test slow examples check bench lock clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -34,6 +34,9 @@ test: $(INSTALLED)  ## the fast tests and every example in a docstring
 
 slow: $(INSTALLED)  ## the tests that take more than a few seconds
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m slow
+
+examples: $(INSTALLED)  ## run every example on simulated data; figures in runs/examples
+	printf '%s\n' examples/[0-9]*.py | xargs -n 1 -P 2 $(PYTHON)
 
 check: $(INSTALLED)  ## format, lint, types, floors
 	scripts/check
