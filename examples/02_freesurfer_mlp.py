@@ -65,4 +65,4 @@ figure.savefig(OUT / "02_freesurfer_mlp.png", dpi=150)
 
 # How to read it: a row is a matrix of the network, a column a look at it, a colour how far the two
 # sites differ, in units of what random groups of their sizes differ by. Dots along a whole row are
-# a finding (here in what enters every layer), single dots are expected.
+# a finding (here in what enters both hidden layers), single dots are expected.

@@ -62,4 +62,4 @@ figure.savefig(OUT / "04_time_series_transformer.png", dpi=150)
 # How to read it: rows go from the network's input to its output, columns from the first look to the
 # last, and purple says that the activations of site B have fewer directions than those of random
 # groups of its size. What was planted in the data stays in the first row, and most layers pass it
-# on before training; training, which asks for the diagnosis alone, makes it fade.
+# on before training; training, which asks for the diagnosis alone, makes it fade in most of them.

@@ -73,4 +73,4 @@ figure.savefig(OUT / "05_volumes_cnn3d.png", dpi=150)
 # How to read it: a panel is a convolution, a line the largest singular value of the patches that it
 # saw of one site in that step's batch, and the band that of 95 % of random groups of the same size.
 # In the first, where all volumes have the same norm, the lower line of site B says that its patches
-# vary in more directions; where both lines come close, as in the last, the sites look alike to it.
+# vary in more directions; that variation makes its activations in the layers above the larger ones.

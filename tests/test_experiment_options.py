@@ -128,3 +128,10 @@ def test_patience_holds_subjects_out_and_stops(tmp_path):
 def test_an_unknown_model_is_an_error():
     with pytest.raises(DataError, match=r"`model` must be one of mlp, bilstm.*'resnet'"):
         Plan(model="resnet")
+
+
+def test_options_that_the_model_does_not_have_are_named_before_anything_is_written(tmp_path):
+    plan = dataclasses.replace(PLAN, model="cnn1d", options={"filter": (4,)})
+    with pytest.raises(DataError, match=r"`neuro\.models\.cnn1d`.*filter\. Try some of .*filters"):
+        prepared_folder(tmp_path / "run", series(), plan)
+    assert not (tmp_path / "run").exists()

@@ -35,7 +35,8 @@ class Kind:
     load: Any
     model: Any
     first_layer: str
-    small: dict  # settings of the many studies without a difference
+    planted: dict  # settings of the studies with a difference, beside the defaults
+    small: dict  # settings of the many studies without one
 
 
 def mlp(shape):
@@ -56,16 +57,18 @@ KINDS = {
         load_tables,
         mlp,
         "hidden_1",
+        {"group_effect": 2.0},  # by default, sites differ too little to be found this often
         {"n_subjects": 40, "n_features": 66},
     ),
     "FreeSurfer": Kind(
-        simulate.write_simulated_freesurfer, load_tables, mlp, "hidden_1", {"n_subjects": 40}
+        simulate.write_simulated_freesurfer, load_tables, mlp, "hidden_1", {}, {"n_subjects": 40}
     ),
     "time series": Kind(
         simulate.write_simulated_time_series,
         load_time_series,
         cnn1d,
         "conv_1",
+        {},
         {"n_subjects": 30, "n_time": 40, "n_regions": 10},
     ),
     "volumes": Kind(
@@ -73,6 +76,7 @@ KINDS = {
         load_volumes,
         cnn3d,
         "conv_1",
+        {},
         {"n_subjects": 30, "shape": (10, 12, 10)},
     ),
 }
@@ -111,7 +115,7 @@ def test_a_planted_difference_is_found_in_what_enters_the_first_layer(kind, tmp_
     """Found: some summary is significant, family-wise over all layers, quantities, summaries."""
     model, found = None, 0
     for seed in range(STUDIES):
-        x, y, site = loaded(kind, tmp_path / str(seed), seed=seed)
+        x, y, site = loaded(kind, tmp_path / str(seed), seed=seed, **kind.planted)
         model = model or compiled(kind, x.shape[1:])
         table = compare_groups(look(model, x, y, site, seed), "A", "B")
         assert table["layer"].nunique() > 1

@@ -4,6 +4,7 @@ Every fold leaves a folder of its own, made whole at once, so an interrupted run
 fold and can be resumed.
 """
 
+import inspect
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from keras_spectral.analysis import report
 from keras_spectral.analysis.report_pairs import report_comparisons
+from keras_spectral.errors import DataError
 from keras_spectral.experiment.folder import (
     PROBE_FILE,
     fold_folder,
@@ -25,6 +27,7 @@ from keras_spectral.experiment.task import train, train_apart, untold
 from keras_spectral.log import SpectralLog, read_log
 from keras_spectral.log.files import read_columns
 from keras_spectral.log.schema import RELABELING_KEYS
+from keras_spectral.neuro import models
 from keras_spectral.provenance import PACKAGES, groups_are_target
 from keras_spectral.spectra.groups import Membership
 
@@ -71,6 +74,15 @@ def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
 
 
 def _require_possible(study, plan):
+    arguments = inspect.signature(getattr(models, plan.model)).parameters.values()
+    optional = [each.name for each in arguments if each.default is not each.empty]
+    known = [name for name in optional if name not in ("standardize", "name")]  # given by us
+    unknown = [name for name in plan.options if name not in known]
+    if unknown:
+        raise DataError(
+            f"`options` must be arguments of `neuro.models.{plan.model}`. "
+            f"Received: {', '.join(unknown)}. Try some of {', '.join(known)}."
+        )
     if plan.retrainings:
         target_groups(study)
     return labellings(study, plan)
