@@ -89,7 +89,7 @@ def simulated_freesurfer(
     Args:
         n_subjects: Number of subjects, half of them SZ.
         effect: Distance between the means of SZ and HC along `DIAGNOSIS_MODE`, in standard
-            deviations of that mode.
+            deviations of that mode. With the default, linear classifiers reach an AUC near 0.9.
         group_effect: How much wider the scores of the planted group are in `GROUP_MODES`: their
             standard deviation is `1 + group_effect` times that of the others. 0: no difference.
         factor: The factor with the planted difference: `"site"` (group B) or `"sex"` (group M).

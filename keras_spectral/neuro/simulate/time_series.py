@@ -68,8 +68,9 @@ def simulated_time_series(
         n_time: Number of time points, at least 2.
         n_regions: Number of regions, at least 8.
         effect: Distance between SZ and HC in the logarithm of the amplitude of
-            `DIAGNOSIS_NETWORK`, in its standard deviations between subjects. It takes this much for
-            small networks to learn it from so few subjects: amplitudes have no linear trace.
+            `DIAGNOSIS_NETWORK`, in its standard deviations between subjects. Amplitudes leave no
+            linear trace, so it is large: with the default, a small `cnn1d` reaches an AUC near 0.9,
+            so does `bilstm` with windows of 4 time points, and `transformer` near 0.75.
         group_effect: How much larger the amplitudes of the planted group are in `GROUP_NETWORKS`:
             `1 + group_effect` times those of the others. 0: no difference.
         factor: The factor with the planted difference: `"site"` (group B) or `"sex"` (group M).

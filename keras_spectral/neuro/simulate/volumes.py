@@ -61,7 +61,7 @@ def simulated_volumes(
         n_subjects: Number of subjects, half of them SZ.
         shape: Three numbers of voxels, at least 8 each.
         effect: Distance between the means of SZ and HC along `DIAGNOSIS_FIELD`, in standard
-            deviations of its scores.
+            deviations of its scores. With the default, a small `cnn3d` reaches an AUC near 0.75.
         group_effect: How much wider the scores of the planted group are in `GROUP_FIELDS`: their
             standard deviation is `1 + group_effect` times that of the others. 0: no difference.
         factor: The factor with the planted difference: `"site"` (group B) or `"sex"` (group M).
