@@ -114,7 +114,7 @@ def _trained(study, plan, run, groups, spectra, others):
     model.fit(
         _shuffled_batches(study, groups, fitted, plan.batch_size, seed),
         epochs=plan.epochs,
-        callbacks=[*_early_stopping(plan), *others[:-1], probe, others[-1]],
+        callbacks=[*_early_stopping(plan), *others, probe],
         validation_data=None if held_out is None else _batches(study, held_out, plan.batch_size),
         class_weight=weights,
         shuffle=False,

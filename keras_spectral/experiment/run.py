@@ -23,7 +23,7 @@ from keras_spectral.experiment.folder import (
 )
 from keras_spectral.experiment.retraining import score_test, target_groups, with_retrainings
 from keras_spectral.experiment.study import fingerprint, labellings
-from keras_spectral.experiment.task import train, train_apart, untold
+from keras_spectral.experiment.task import train, train_apart, train_quietly, untold
 from keras_spectral.log import SpectralLog, read_log
 from keras_spectral.log.files import read_columns
 from keras_spectral.log.schema import RELABELING_KEYS
@@ -66,7 +66,7 @@ def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
         for training in plan.all_trainings:
             train(study, plan, training, folder, progress)
     else:
-        task = joblib.delayed(train_apart if apart else train)
+        task = joblib.delayed(train_apart if apart else train_quietly)
         tasks = [task(study, plan, each, folder) for each in plan.all_trainings]
         for number, fold, seed in joblib.Parallel(jobs, return_as="generator_unordered")(tasks):
             progress(fold, seed, plan.epochs - 1, number)

@@ -28,7 +28,6 @@ def train(study, plan, training, folder, progress=untold):
     Returns:
         The training.
     """
-    load_tensorflow()
     from keras_spectral.experiment.fold import retrain_fold, train_fold
 
     number, *pair = training
@@ -41,6 +40,19 @@ def train(study, plan, training, folder, progress=untold):
     else:
         train_fold(study, plan, *pair, folder, told)
     return training
+
+
+def train_quietly(*arguments):
+    """Do the same in a process that is ours, where TensorFlow's notes may be silenced.
+
+    Args:
+        *arguments: As of `train`.
+
+    Returns:
+        The training.
+    """
+    load_tensorflow()
+    return train(*arguments)
 
 
 def train_apart(*arguments):
@@ -71,4 +83,4 @@ def train_apart(*arguments):
 
 
 if __name__ == "__main__":
-    train(*pickle.load(sys.stdin.buffer))
+    train_quietly(*pickle.load(sys.stdin.buffer))
