@@ -33,11 +33,13 @@ class GroupMask(tf.experimental.BatchableExtensionType):
         mask: uint8 tensor `[g]` of one example, or `[n, g]` of a batch.
         names: Group labels.
         relabeling: For each column 0, or the number of the relabelling it belongs to.
+        within_strata: As in `Membership`.
     """
 
     mask: tf.Tensor
     names: tuple[str, ...]
     relabeling: tuple[int, ...]
+    within_strata: bool
 
     class Spec:
         """Specification of a `GroupMask`, made by TensorFlow."""
@@ -70,7 +72,8 @@ def with_groups(dataset, groups, batched=None):
     _require_tuples(dataset)
     membership = Membership.of(groups)
     mask = tf.constant(membership.mask.astype("uint8"))
-    columns = (membership.names, tuple(int(r) for r in membership.relabeling))
+    relabeling = tuple(int(r) for r in membership.relabeling)
+    columns = (membership.names, relabeling, membership.within_strata)
     elements = int(dataset.cardinality())
     batched = _is_batched(dataset, len(membership)) if batched is None else batched
     if not batched and elements >= 0 and elements != len(membership):
@@ -122,7 +125,7 @@ def grouped_dataset(dataset):
             f"Received: elements with a fourth member {spec[3]}."
         )
     mapped = dataset.map(lambda x, y, weight, groups: (Grouped(x, groups.mask), y, weight))
-    return mapped, _without_examples(spec[3].names, spec[3].relabeling)
+    return mapped, _without_examples(spec[3])
 
 
 def ungrouped(x):
@@ -130,9 +133,10 @@ def ungrouped(x):
     return x if isinstance(x, Grouped) else (x, None)
 
 
-def _without_examples(names, relabeling):
-    mask = np.zeros((0, len(names)), dtype=bool)
-    return Membership(tuple(names), mask, np.asarray(relabeling, dtype=np.int32))
+def _without_examples(spec):
+    mask = np.zeros((0, len(spec.names)), dtype=bool)
+    relabeling = np.asarray(spec.relabeling, dtype=np.int32)
+    return Membership(tuple(spec.names), mask, relabeling, spec.within_strata)
 
 
 def _require_tuples(dataset):

@@ -30,7 +30,8 @@ def provenance(model, settings, x, y, membership):
 
     Returns:
         Dictionary of plain data for JSON: `versions`, `python`, `platform`, `model`, `data`,
-        `settings`, `groups`, `groups_are_target`, `coverage`.
+        `settings`, `groups`, `relabelings`, `relabeled_within_strata`, `groups_are_target`,
+        `coverage`.
     """
     return {
         "versions": {package.__name__: package.__version__ for package in PACKAGES},
@@ -41,6 +42,7 @@ def provenance(model, settings, x, y, membership):
         "settings": _settings(settings),
         "groups": {name: int(n) for name, n in _sizes(membership).items()},
         "relabelings": membership.n_relabelings,
+        "relabeled_within_strata": membership.within_strata,
         "groups_are_target": groups_are_target(membership, y),
         "coverage": _coverage(model),
     }

@@ -12,7 +12,7 @@ from keras_spectral.errors import DataError
 from keras_spectral.experiment.fold import train_fold
 from keras_spectral.experiment.folder import fold_folder
 from keras_spectral.experiment.run import cross_validated, prepared_folder
-from keras_spectral.experiment.study import Plan, Study, split
+from keras_spectral.experiment.study import Plan, Study, labellings, split
 
 N = 20
 PLAN = Plan(folds=2, epochs=2, batch_size=6, relabelings=2)
@@ -92,6 +92,18 @@ def test_strata_have_equal_shares_in_every_fold():
     for fold in range(2):
         _, test = split(table(strata=sites), PLAN, fold, 0)
         assert abs((sites[test] == "B").sum() - 2.5) <= 1
+
+
+def test_groups_are_relabelled_within_strata_and_the_null_says_so(tmp_path):
+    study = table(within=np.arange(N) % 2)  # the target
+    about = {"relabeled_within_strata": "diagnosis"}
+    study = dataclasses.replace(study, about=about)
+    found = labellings(study, PLAN)
+    masks = found.mask.reshape(N, PLAN.relabelings + 1, 2)
+    assert (masks[::2].sum(axis=0) == masks[::2, 0].sum(axis=0)).all()
+    log = trained(study, PLAN, tmp_path / "run")[2]
+    null = ks.analysis.compare_groups(log, "F", "M").attrs["null"]
+    assert null.startswith("2 relabelings over subjects of the same diagnosis, sizes kept")
 
 
 def test_balanced_classes_weigh_equally_in_training_and_in_the_probe(tmp_path):

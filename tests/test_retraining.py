@@ -61,12 +61,12 @@ class TestPermutedStudies:
         np.testing.assert_array_equal(other.y[::2], other.y[1::2])
         assert other.y.sum() == y.sum()
 
-    def test_strata_keep_their_share_of_every_class(self):
+    def test_sites_within_which_subjects_are_permuted_keep_their_share_of_every_class(self):
         sites = np.repeat(["A", "B"], N // 2)
         y = (np.arange(N) % 10 < 3).astype(int)
         y[:4] = 1
         groups = pd.Series(np.array(["HC", "SZ"])[y])
-        study = dataclasses.replace(make_study(strata=sites), y=y, groups=groups)
+        study = dataclasses.replace(make_study(within=sites), y=y, groups=groups)
         for number in range(1, 6):
             other = permuted(study, number)
             assert other.y[sites == "A"].sum() == y[sites == "A"].sum()
@@ -172,6 +172,16 @@ def test_score_test_counts_the_real_target_among_all():
     test = score_test(scores, others)
     assert test["p"] == 3 / 4
     assert test["permuted_mean_auc"] == pytest.approx((0.55 + 0.85 + 0.95) / 3)
+
+
+def test_score_test_gives_no_p_value_to_a_diverged_training():
+    others = pd.DataFrame({"relabeling": [1, 2], "auc": [0.5, 0.6]})
+    assert np.isnan(score_test(pd.DataFrame({"auc": [0.8, np.nan]}), others)["p"])
+
+
+def test_score_test_counts_diverged_trainings_with_a_permuted_target_as_better():
+    others = pd.DataFrame({"relabeling": [1, 1, 2, 2, 3, 3], "auc": [0.5, np.nan, 0.4, 0.3, 0, 0]})
+    assert score_test(pd.DataFrame({"auc": [0.8, 0.9]}), others)["p"] == 2 / 4
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from keras_spectral.analysis.permutation import (
     z_scores,
 )
 from keras_spectral.errors import ComparisonError
-from keras_spectral.spectra.summaries import NORMS, SUMMARIES
+from keras_spectral.spectra.summaries import COMPARED, NORMS, SUMMARIES
 
 
 def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=None, summaries=None):
@@ -52,7 +52,8 @@ def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=Non
         runs: Run label or list of them; `None` takes all.
         layers: Layer path or list of them; `None` takes all.
         quantities: Quantity or list of them; `None` takes all.
-        summaries: Names out of `keras_spectral.spectra.summaries.SUMMARIES`; `None` takes all.
+        summaries: Names out of `keras_spectral.spectra.summaries.SUMMARIES`; `None` takes those in
+            `COMPARED` there, all but `numerical_rank`.
 
     Returns:
         DataFrame, one row per series and summary, in layer order: `group_a`, `group_b`, the means
@@ -154,7 +155,7 @@ def summary_names(summaries):
     """Return names of summaries as a list, checked.
 
     Args:
-        summaries: A name, a list of names, or `None` for all.
+        summaries: A name, a list of names, or `None` for those in `COMPARED`.
 
     Returns:
         List of names.
@@ -162,11 +163,11 @@ def summary_names(summaries):
     Raises:
         ComparisonError: If a name is unknown or there is none.
     """
-    names = list(SUMMARIES) if summaries is None else _as_list(summaries)
+    names = list(COMPARED) if summaries is None else _as_list(summaries)
     if not names or any(name not in SUMMARIES for name in names):
         raise ComparisonError(
             f"`summaries` must be among {list(SUMMARIES)}. Received: summaries={summaries!r}. "
-            "Try `summaries=None` for all of them."
+            f"Try `summaries=None` for {', '.join(COMPARED)}."
         )
     return list(dict.fromkeys(names))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from keras_spectral import __version__
+from keras_spectral.analysis.nulls import target_labels
 from keras_spectral.analysis.report_content import (
     cards,
     cautions,
@@ -105,7 +106,10 @@ def _page(log, pairs, figures, images, title, sections):
         target=target_caution(log),
         cautions=cautions(log, pairs),
         pairs=pairs,
-        findings=[findings(table) for table in pairs.tables],
+        findings=[
+            findings(table, bool(target_labels(log, *names)))
+            for table, names in zip(pairs.tables, pairs.names, strict=True)
+        ],
         figures=figures,
         images={name: base64.b64encode(image).decode("ascii") for name, image in images.items()},
         sizes=sizes_table(log),

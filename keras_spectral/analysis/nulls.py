@@ -32,8 +32,9 @@ def null_text(log, a, b, n_relabelings):
         return NO_RELABELINGS
     again = {a, b} <= retrained_labels(log)
     kind = "training" if again else "relabeling"
-    how = " with the target permuted over subjects, all else repeated" if again else ""
-    text = f"{counted(n_relabelings, kind)}{how or ' over subjects, sizes kept'}"
+    over = f"over subjects{_within(log)}"
+    how = f"with the target permuted {over}, all else repeated" if again else f"{over}, sizes kept"
+    text = f"{counted(n_relabelings, kind)} {how}"
     text += f"; the smallest possible p is {1 / (n_relabelings + 1):.3g}"
     if n_relabelings < FEW:
         text += f", so nothing can reach 0.05 (that takes {FEW} {kind}s)"
@@ -92,6 +93,13 @@ def retrained_labels(log):
         Set of group labels.
     """
     return {str(group) for value in declared(log.provenance, "retrained") for group in value}
+
+
+def _within(log):
+    strata = [value for value in declared(log.provenance, "relabeled_within_strata") if value]
+    if not strata:
+        return ""
+    return f" of the same {strata[0] if isinstance(strata[0], str) else 'stratum'}"
 
 
 def _list(value):

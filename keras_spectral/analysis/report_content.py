@@ -134,11 +134,12 @@ def target_caution(log):
     return f"{target_text(target)}." if target else ""
 
 
-def findings(table):
+def findings(table, of_target=False):
     """Return the most notable rows of a comparison, and what they amount to in a sentence.
 
     Args:
         table: Result of `compare_groups` for one pair.
+        of_target: Whether training has seen the groups and p is no test.
 
     Returns:
         Dictionary with `sentence`, `columns`, `rows` and `notable` (which rows to highlight).
@@ -149,9 +150,9 @@ def findings(table):
         top = order[order["p"].notna()].head(TOP_ROWS)
     else:
         top = table.loc[_relative(table).dropna().sort_values(ascending=False).index[:TOP_ROWS]]
-    notable = (top["p_adjusted"] <= LEVEL).tolist()
+    notable = ((top["p_adjusted"] <= LEVEL) & (not of_target)).tolist()
     return {
-        "sentence": _sentence(table),
+        "sentence": _sentence(table, of_target),
         "notable": notable,
         **_told(_short(top).dropna(axis=1, how="all")),
     }
@@ -219,12 +220,17 @@ def provenance_json(log):
     return json.dumps(log.provenance, indent=1, default=str, ensure_ascii=False)
 
 
-def _sentence(table):
+def _sentence(table, of_target):
     p = table["p_adjusted"].dropna()
     if not len(p):
         return "No p-values: the rows below are the largest relative differences, not findings."
-    few, tests = int((p <= LEVEL).sum()), counted(len(p), "test")
+    few, tests = int((p <= LEVEL).sum()), counted(len(p), "row" if of_target else "test")
     adjusted = f"at or below {LEVEL} after adjustment for all of them"
+    if of_target:
+        return (
+            f"The adjusted p of {few} of {tests} is at most {LEVEL}: so far are these groups from "
+            "random ones. Training has seen their labels, so none of it is a finding."
+        )
     if few:
         return f"{few} of {tests} {'stays' if few == 1 else 'stay'} {adjusted}."
     return (

@@ -1,6 +1,6 @@
 """How things are called where people read them."""
 
-import posixpath
+import re
 
 from keras_spectral.spectra.summaries import NORMS
 
@@ -15,7 +15,11 @@ SUMMARY_WORDS = {
 }
 
 LONG_NAME = 24
-"""Longer names leave out the path that they share."""
+"""If some names are longer, paths are cut."""
+WEIGHT_MARK = " · "
+"""Stands between the names of a layer and of its weight."""
+CELL = r"/[a-z_]*_cell$"
+"""The part of a path that Keras adds for the cell of a recurrent layer."""
 
 CORRECTIONS = {
     "gradient": ("× n / n_g", "of the group's mean gradient"),
@@ -60,7 +64,8 @@ def series_names(pairs):
     """Return what to call recorded weights, side by side.
 
     A weight is called by its layer, and by its own name where a layer has several. If names are
-    long, the leading part of the path that all of them share is left out.
+    long, a layer is called by the end of its path that no other has, and the cell of a recurrent
+    layer by the layer.
 
     Args:
         pairs: List of `(layer, weight)`.
@@ -73,11 +78,32 @@ def series_names(pairs):
         ['dense', 'lstm · kernel', 'lstm · recurrent_kernel']
     """
     layers = [layer for layer, _ in pairs]
-    names = [f"{layer} · {weight}" if layers.count(layer) > 1 else layer for layer, weight in pairs]
-    shared = posixpath.commonpath(layers) if len(set(layers)) > 1 else ""
-    if not shared or max(map(len, names)) <= LONG_NAME:
+    several = {layer for layer in layers if layers.count(layer) > 1}
+    called = {layer: layer for layer in layers}
+    names = [_series_name(called, several, pair) for pair in pairs]
+    if max(map(len, names), default=0) <= LONG_NAME:
         return names
-    return [f"…{name[len(shared) :]}" if name != shared else name for name in names]
+    called = _endings(layers)
+    return [_series_name(called, several, pair) for pair in pairs]
+
+
+def _series_name(called, several, pair):
+    layer, weight = pair
+    return f"{called[layer]}{WEIGHT_MARK}{weight}" if layer in several else called[layer]
+
+
+def _endings(layers):
+    """Return the shortest end of each path that no other path has, a dictionary by path."""
+    paths = {layer: re.sub(CELL, "", layer).split("/") for layer in layers}
+    endings = [tuple(path[-k:]) for path in paths.values() for k in range(1, len(path) + 1)]
+    result = {}
+    for layer, path in paths.items():
+        sizes = range(1, len(path) + 1)
+        unique = [k for k in sizes if endings.count(tuple(path[-k:])) == 1]
+        size = min(unique, default=0)
+        short = "/".join(path[-size:])
+        result[layer] = ("" if size == len(path) else "…/") + short if size else layer
+    return result
 
 
 def shortened(text, width):

@@ -130,6 +130,11 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
 )
 @click.option("--strata", help="Column that all folds should have in equal shares, such as site.")
 @click.option(
+    "--within",
+    help="Column, such as the diagnosis, whose association with --groups is no part of what is "
+    "tested: relabelings keep it.",
+)
+@click.option(
     "--jobs", default=1, type=COUNT, show_default=True, help="Folds to train at the same time."
 )
 @click.option(
@@ -160,9 +165,8 @@ def run(context, **given):
     }
     how = {name: given[name] for name in ("overwrite", "resume", "jobs", "cluster")}
     how["settings"] = settings
-    _trained_and_reported(
-        subjects, given["groups"], given["strata"], given["out"], plan, about, how
-    )
+    columns = {name: given[name] for name in ("groups", "strata", "within")}
+    _trained_and_reported(subjects, columns, given["out"], plan, about, how)
 
 
 def _subjects(given, model):
@@ -209,15 +213,22 @@ def demo(out):
     plan = {"folds": 3, "epochs": 20}
     about = {"simulated": PLANTED, "target": "diagnosis", "group_columns": ["site"]}
     how = {"overwrite": None, "resume": False, "jobs": 1, "cluster": None, "settings": None}
-    _trained_and_reported(subjects, ["site"], None, out, plan, about, how)
+    columns = {"groups": ["site"], "strata": None, "within": None}
+    _trained_and_reported(subjects, columns, out, plan, about, how)
 
 
-def _trained_and_reported(subjects, groups, strata, out, plan, about, how):
+def _trained_and_reported(subjects, columns, out, plan, about, how):
     from keras_spectral.neuro.targets import group_columns
 
     x, y, phenotype = subjects
-    columns = group_columns(phenotype, list(groups))
-    strata = None if strata is None else group_columns(phenotype, [strata]).iloc[:, 0]
+    groups = group_columns(phenotype, list(columns["groups"]))
+    ways = {
+        name: group_columns(phenotype, [columns[name]]).iloc[:, 0]
+        for name in ("strata", "within")
+        if columns[name] is not None
+    }
+    if "within" in ways:
+        about["relabeled_within_strata"] = columns["within"]
     from keras_spectral.experiment.quiet import load_tensorflow
 
     load_tensorflow()
@@ -231,9 +242,9 @@ def _trained_and_reported(subjects, groups, strata, out, plan, about, how):
         x.to_numpy() if hasattr(x, "to_numpy") else x,
         y,
         classes,
-        columns if len(columns.columns) > 1 else columns.iloc[:, 0],
+        groups if len(groups.columns) > 1 else groups.iloc[:, 0],
         {**about, "tables": phenotype.attrs["report"], "classes": list(classes)},
-        strata=strata,
+        **ways,
     )
     plan = Plan(**plan)
     overwrite = how["overwrite"]

@@ -51,7 +51,8 @@ def target_groups(study):
 def permuted(study, number):
     """Return a study with its target permuted over subjects, and the groups that are the target.
 
-    With strata, subjects are permuted within each: what the target shares with them is kept.
+    Subjects are permuted within each label of `study.within`: what the target shares with these is
+    kept.
 
     Args:
         study: `Study`.
@@ -66,7 +67,7 @@ def permuted(study, number):
     groups = target_groups(study)
     ids = np.arange(len(study.y)) if study.ids is None else np.asarray(study.ids)
     _, first, subject = np.unique(ids, return_index=True, return_inverse=True)
-    strata = np.zeros(len(first)) if study.strata is None else np.asarray(study.strata)[first]
+    strata = np.zeros(len(first)) if study.within is None else np.asarray(study.within)[first]
     generator = np.random.default_rng([len(first), number])
     source = first.copy()
     for stratum in pd.unique(strata):
@@ -125,11 +126,14 @@ def score_test(scores, permuted_scores):
 
     Returns:
         Dictionary: `mean_auc`, `permuted_mean_auc` (the mean over permutations), and `p`, the share
-        of targets, the real one included, whose mean AUC is at least that of the real one.
+        of targets, the real one included, whose mean AUC is at least that of the real one; NaN if
+        a training of the real one has no AUC, as after it has diverged. Permuted targets without an
+        AUC count as at least as good.
     """
-    real = scores["auc"].mean()
-    others = permuted_scores.groupby("relabeling")["auc"].mean()
-    p = (1 + (others >= real - TIE).sum()) / (1 + len(others))
+    real = scores["auc"].mean(skipna=False)
+    others = permuted_scores.groupby("relabeling")["auc"].agg(lambda auc: auc.mean(skipna=False))
+    better = ~(others < real - TIE)
+    p = np.nan if np.isnan(real) else (1 + better.sum()) / (1 + len(others))
     return {
         "mean_auc": float(real),
         "permuted_mean_auc": float(others.mean()),

@@ -36,6 +36,8 @@ class Study:
             parts them. `None`: every example is a subject.
         strata: A label per example, such as its site, that all folds should have in equal shares,
             beside the classes. `None`: the classes alone.
+        within: A label per example, such as its site, within which groups, and a permuted target,
+            are relabelled: the association with it is no part of what is tested. `None`: over all.
     """
 
     x: Any
@@ -45,6 +47,7 @@ class Study:
     about: dict
     ids: Any = None
     strata: Any = None
+    within: Any = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ def labellings(study, plan):
     """
     require_enough_per_class(study.y[_first_of_each(study)], study.classes, plan.folds)
     groups = Membership.of(study.groups, n=len(study.y))
-    return relabelings(groups, n=plan.relabelings, seed=0) if plan.relabelings else groups
+    if not plan.relabelings:
+        return groups
+    return relabelings(groups, n=plan.relabelings, seed=0, strata=study.within)
 
 
 def split(study, plan, fold, seed):
@@ -156,7 +161,8 @@ def fingerprint(study, groups):
     """
     x = study.x
     examples = np.ascontiguousarray(x) if isinstance(x, np.ndarray) else repr(x).encode()
-    split_by = repr([None if part is None else list(part) for part in (study.ids, study.strata)])
+    ways = (study.ids, study.strata, study.within)
+    split_by = repr([None if way is None else list(way) for way in ways])
     parts = {
         "features": examples,
         "target": repr((study.classes, study.y.tolist())).encode(),

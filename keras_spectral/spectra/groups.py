@@ -3,6 +3,7 @@
 Letters: `n` example, `g` group. `ALL` is always recorded beside the groups and is not a column.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,11 +26,13 @@ class Membership:
         mask: Boolean array `[n, g]`. Groups may overlap, and an example may be in none.
         relabeling: Integer array `[g]`: 0 for a real group, `r >= 1` for the pseudo-group that
             stands in for it in the `r`-th relabelling.
+        within_strata: Whether relabelings permute labels within strata only.
     """
 
     names: tuple[str, ...]
     mask: np.ndarray
     relabeling: np.ndarray = field(default=None)  # type: ignore[assignment]
+    within_strata: bool = False
 
     def __post_init__(self):
         if self.relabeling is None:
@@ -58,7 +61,7 @@ class Membership:
 
     def __getitem__(self, rows):
         """Return the membership of some of the examples, with the same groups."""
-        return Membership(self.names, self.mask[rows], self.relabeling)
+        return dataclasses.replace(self, mask=self.mask[rows])
 
     @property
     def real_names(self):
@@ -141,7 +144,7 @@ class Membership:
         )
 
 
-def relabelings(groups, n=99, seed=0, subjects=None):
+def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
     """Return the groups together with `n` random relabelings of them: the null distribution.
 
     Each relabelling permutes whole label rows over subjects, so group sizes, overlaps and the
@@ -154,13 +157,17 @@ def relabelings(groups, n=99, seed=0, subjects=None):
         seed: Integer seed of the permutations.
         subjects: Vector with the subject of each example, if there are several examples (sessions,
             windows) per subject. `None`: each example is a subject.
+        strata: Vector with a label of each example, such as its diagnosis or site, that groups may
+            be associated with: labels are permuted among subjects of the same stratum only, so the
+            association stays as it is and cannot make a difference significant. Missing labels are
+            a stratum of their own. `None`: labels are permuted over all subjects.
 
     Returns:
         A `Membership` with the real groups first, to pass as `groups`.
 
     Raises:
         GroupsError: If `n` is not positive, there are no groups, more than 512 groups would
-            result, or labels differ within a subject.
+            result, labels differ within a subject, or strata leave nothing to permute.
 
     Example:
         >>> pseudo = relabelings(["SZ", "HC", "HC"], n=2)
@@ -168,6 +175,9 @@ def relabelings(groups, n=99, seed=0, subjects=None):
         ('HC', 'SZ', 'HC', 'SZ', 'HC', 'SZ')
         >>> pseudo.mask.sum(axis=0)
         array([2, 1, 2, 1, 2, 1])
+
+    Source: Winkler et al., "Multi-level block permutation", NeuroImage 123, 2015 (permutation
+    within exchangeability blocks).
     """
     real = Membership.of(groups)
     if not isinstance(n, int) or n < 1:
@@ -192,14 +202,42 @@ def relabelings(groups, n=99, seed=0, subjects=None):
             f"Received: different labels within the subject of row {bad}. Try `subjects=None`."
         )
     labelled = np.flatnonzero(per_subject.any(axis=1))
+    blocks = [labelled]
+    if strata is not None:
+        stratum = _strata(strata, subject_of, first_rows)[labelled]
+        blocks = [labelled[stratum == value] for value in np.unique(stratum)]
+        if all((per_subject[block] == per_subject[block[:1]]).all() for block in blocks):
+            raise GroupsError(
+                "`strata` must leave something to permute: subjects of one stratum in different "
+                f"groups. Received: the groups {list(real.names[:5])}, each stratum within one of "
+                "them. Try other strata, or `strata=None`."
+            )
     generator = np.random.default_rng(seed)
     masks = [real.mask]
     for _ in range(n):
         shuffled = per_subject.copy()
-        shuffled[labelled] = per_subject[generator.permutation(labelled)]
+        for block in blocks:
+            shuffled[block] = per_subject[generator.permutation(block)]
         masks.append(shuffled[subject_of])
     relabeling = np.repeat(np.arange(n + 1, dtype=np.int32), len(real.names))
-    return Membership(real.names * (n + 1), np.concatenate(masks, axis=1), relabeling)
+    mask = np.concatenate(masks, axis=1)
+    return Membership(real.names * (n + 1), mask, relabeling, strata is not None)
+
+
+def _strata(strata, subject_of, first_rows):
+    """Return a code `[subjects]` of the stratum of each subject."""
+    codes, _ = pd.factorize(np.asarray(strata), use_na_sentinel=False)
+    if len(codes) != len(subject_of):
+        raise GroupsError(
+            "`strata` must have one label per example. "
+            f"Received: {len(codes)} labels for {len(subject_of)} examples."
+        )
+    if (codes[first_rows][subject_of] != codes).any():
+        raise GroupsError(
+            "`strata` must be constant within a subject. Received: different labels within the "
+            f"subject of row {np.flatnonzero(codes[first_rows][subject_of] != codes)[0]}."
+        )
+    return codes[first_rows]
 
 
 def _subjects(subjects, n):

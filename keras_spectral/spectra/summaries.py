@@ -112,6 +112,10 @@ SUMMARIES = {
 }
 """Every summary that a log can derive, by name."""
 
+COMPARED = tuple(name for name in SUMMARIES if name != "numerical_rank")
+"""The summaries that comparisons take if none are named. `numerical_rank` counts what exceeds
+rounding: where errors have become small, as late in training, it begins to count rounding."""
+
 NORMS = ("spectral_norm", "frobenius_norm", "nuclear_norm")
 """The summaries that scale with the matrix, to which a size correction applies."""
 

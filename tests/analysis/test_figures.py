@@ -169,6 +169,48 @@ def test_names_leave_out_a_shared_path_only_if_long():
     assert series_names(long) == ["…/query_dense", "…/key_dense"]
 
 
+def test_names_are_the_end_of_a_path_that_no_other_has():
+    paths = ["text_encoder/block_1/query", "text_encoder/block_2/query", "output"]
+    names = series_names([(path, "kernel") for path in paths])
+    assert names == ["…/block_1/query", "…/block_2/query", "output"]
+
+
+def test_the_cell_of_a_recurrent_layer_is_called_by_the_layer():
+    weights = ("kernel", "recurrent_kernel")
+    names = series_names([("bilstm/forward_lstm/lstm_cell", weight) for weight in weights])
+    assert names == ["…/forward_lstm · kernel", "…/forward_lstm · recurrent_kernel"]
+    with_both = [("a_layer_that_has_a_long_name/lstm_cell", w) for w in weights]
+    assert series_names([*with_both, ("output", "kernel")])[0].startswith("a_layer_that")
+
+
+def test_vectors_are_left_out_of_figures_of_ranks(synthetic_log):
+    log = synthetic_log(layers=("conv", "normal"), steps=(0, 1))
+    sigma = log.sigma.copy()
+    sigma[(log.rows["layer"] == "normal").to_numpy(), 1:] = np.nan
+    log = SpectralLog(log.rows, sigma)
+
+    def titles(**options):
+        return [a.get_title(loc="left") for a in figures.trajectories(log, **options).axes]
+
+    assert titles(summary="effective_rank") == ["conv"]
+    assert titles(summary="effective_rank", layers="normal") == ["normal"]
+    assert titles(summary="frobenius_norm") == ["conv", "normal"]
+
+
+def test_no_legend_is_wider_than_its_figure(synthetic_log):
+    sizes = {f"a_rather_long_name_of_a_column={k}": 5 for k in "abcdef"}
+    figure = drawn(figures.trajectories(synthetic_log(sizes, n_relabelings=3)))
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_the_scale_of_a_map_with_long_names_is_not_cut_off(synthetic_log):
+    groups = {"a_rather_long_name_of_a_column=first": 9, "a_rather_long_name_of_a_column=b": 9}
+    figure = drawn(figures.z_map(synthetic_log(groups, n_relabelings=9), *groups))
+    assert figure.axes[1].yaxis.label.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_no_value_at_all_is_said_in_words(synthetic_log):
     log = synthetic_log()
     short = SpectralLog(log.rows.assign(truncated=True), log.sigma[:, :1])
@@ -239,8 +281,7 @@ def test_the_map_has_a_row_per_weight_and_quantity(synthetic_log):
     assert len(axis.lines[0].get_xdata()) == marked.sum() > 0
     low, high = image.get_clim()
     assert low == -high
-    assert figure.axes[1].get_title() == "HC higher"
-    assert figure.axes[1].get_xlabel() == "SZ higher"
+    assert figure.axes[1].get_ylabel() == "z above 0:\nHC higher"
 
 
 def test_the_map_of_many_steps_is_not_marked(synthetic_log):

@@ -78,14 +78,14 @@ def test_a_report_says_what_a_group_gradient_is_and_is_not(written):
 
 def test_a_finding_is_highlighted(written, synthetic_log):
     text = written(synthetic_log(n_relabelings=39, effect=4.0), sections=["findings"])
-    assert re.search(r"\d+ of 7 tests stays? at or below 0.05", text)
+    assert re.search(r"\d+ of 6 tests stays? at or below 0.05", text)
     assert '<tr class="notable">' in text
     assert "39 relabelings over subjects, sizes kept" in text
 
 
 def test_no_finding_is_said_to_be_none(written, synthetic_log):
     text = written(synthetic_log(n_relabelings=9, effect=4.0), sections=["findings"])
-    assert "None of 7 tests stays at or below 0.05" in text
+    assert "None of 6 tests stays at or below 0.05" in text
     assert "not evidence that the groups are alike" in text
     assert '<tr class="notable">' not in text
 
@@ -102,6 +102,14 @@ def test_a_target_is_warned_of(written, synthetic_log):
     text = written(synthetic_log(n_relabelings=19, provenance=provenance))
     assert "trained to tell apart" in text
     assert "exact null permutes the target" in text
+
+
+def test_rows_of_a_target_are_no_findings(written, synthetic_log):
+    seen = synthetic_log(n_relabelings=39, effect=9.0, provenance={"groups_are_target": ["HC"]})
+    text = written(seen, sections=["findings"])
+    assert "none of it is a finding" in text
+    assert 'class="notable"' not in text
+    assert 'class="notable"' in written(synthetic_log(n_relabelings=39, effect=9.0))
 
 
 @pytest.mark.parametrize("provenance", [{"simulated": True}, {"runs": {"a": {"simulated": True}}}])
@@ -180,7 +188,7 @@ def test_a_given_comparison_is_shown(written, synthetic_log):
     both = pd.concat([compare_groups(log, "A", "B"), compare_groups(log, "B", "C")])
     text = written(log, comparison=both, sections=["findings", "comparison"])
     assert re.findall(r"<h3>(.*)</h3>", text) == ["A against B", "B against C"]
-    assert text.count("all 7 rows") == 2
+    assert text.count("all 6 rows") == 2
 
 
 def test_at_most_six_pairs_are_compared_and_the_others_named(written, synthetic_log):

@@ -297,6 +297,45 @@ def test_labels_that_differ_within_a_subject_are_refused():
         relabelings(["SZ", "HC", "HC"], n=1, subjects=["a", "b", "a"])
 
 
+def test_relabelings_within_strata_keep_the_association_with_them():
+    diagnosis = np.array(["SZ"] * 6 + ["HC"] * 6)
+    sex = np.array(list("MMMMMF" + "MMFFFF"))
+    found = relabelings(sex, n=50, strata=diagnosis)
+    masks = found.mask.reshape(12, 51, 2)
+    assert (masks[:6].sum(axis=0) == [1, 5]).all()
+    assert (masks[6:].sum(axis=0) == [4, 2]).all()
+    assert len({masks[:, r].tobytes() for r in range(51)}) > 30
+    assert found.within_strata
+    assert found[np.arange(3)].within_strata
+    assert not relabelings(sex, n=2).within_strata
+
+
+def test_relabelings_within_one_stratum_are_those_over_all_subjects():
+    inside, over_all = relabelings(LABELS, n=9, strata=[1] * len(LABELS)), relabelings(LABELS, n=9)
+    np.testing.assert_array_equal(inside.mask, over_all.mask)
+
+
+def test_strata_keep_sessions_of_a_subject_together():
+    subjects, strata = np.repeat(np.arange(6), 2), np.repeat([0, 0, 0, 1, 1, 1], 2)
+    labels = np.repeat(list("ababab"), 2)
+    found = relabelings(labels, n=20, subjects=subjects, strata=strata)
+    np.testing.assert_array_equal(found.mask[::2], found.mask[1::2])
+    assert (found.mask.reshape(12, 21, 2)[:6].sum(axis=0) == [4, 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("strata", "message"),
+    [
+        (["x", "y"], r"one label per example.*2 labels for 4"),
+        (["x", "y", "y", "y"], r"`strata` must be constant within a subject.*row 1"),
+        (["x", "x", "y", "y"], "leave something to permute"),
+    ],
+)
+def test_strata_that_cannot_be_are_refused(strata, message):
+    with pytest.raises(GroupsError, match=message):
+        relabelings(["a", "a", "b", "b"], n=1, subjects=[1, 1, 2, 2], strata=strata)
+
+
 @pytest.mark.parametrize("subjects", [["a", "b"], ["a", None, "b"], [1.0, np.nan, 2.0]])
 def test_every_example_needs_a_subject(subjects):
     with pytest.raises(GroupsError, match=r"one entry per example, none missing"):

@@ -13,7 +13,7 @@ MAX_POINTS = 120
 """More steps than this are drawn as means of consecutive steps."""
 
 
-def drawn_series(log, quantity, layers, limit):
+def drawn_series(log, quantity, layers, limit, ranks=False):
     """Return the recorded weights to draw, one panel each.
 
     Args:
@@ -21,6 +21,7 @@ def drawn_series(log, quantity, layers, limit):
         quantity: Quantity to draw.
         layers: Layer path, list of them, or `None` for all.
         limit: With `layers=None`, the most panels to draw: evenly spread over the model.
+        ranks: With `layers=None`, leave out vectors, such as a bias, whose rank is 1 at all times.
 
     Returns:
         List of `(layer, weight, title)`, and a note if some were left out.
@@ -29,7 +30,13 @@ def drawn_series(log, quantity, layers, limit):
         LogError: If the quantity or a layer does not occur.
     """
     keys = {"quantity": quantity} | ({} if layers is None else {"layer": layers})
-    rows = log.select(**keys).rows
+    chosen = log.select(**keys)
+    rows = chosen.rows
+    if ranks and layers is None:
+        is_matrix = np.isfinite(chosen.sigma[:, 1:]).any(axis=1)
+        is_matrix = pd.Series(is_matrix, rows.index).groupby([rows["layer"], rows["weight"]])
+        kept = is_matrix.transform("any")
+        rows = rows[kept] if kept.any() else rows
     pairs = list(rows[["layer", "weight"]].drop_duplicates().itertuples(index=False, name=None))
     series = [(*pair, title) for pair, title in zip(pairs, series_names(pairs), strict=True)]
     if layers is not None or len(series) <= limit:

@@ -9,12 +9,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from keras_spectral.analysis.figures.looks import FAINT, INK
-from keras_spectral.analysis.words import shortened
+from keras_spectral.analysis.words import WEIGHT_MARK, shortened
 
 TITLE_SIZE = 10
 TEXT_SIZE = 9
 CHARACTERS_PER_INCH = 8
 """Bold characters of `TITLE_SIZE` that fit in an inch."""
+LEGEND_CHARACTERS_PER_INCH = 14
+"""Characters of a legend's entry that fit in an inch."""
+LEGEND_HANDLE = 0.75
+"""Inches of a legend's entry beside its characters."""
 
 
 def panel_grid(n_rows, n_columns, width=3.5, height=2.4):
@@ -85,7 +89,7 @@ def plain_axis(axis):
 
 
 def panel_title(axis, text, right=""):
-    """Write the title of a panel, shortened in the middle if it is long.
+    """Write the title of a panel: if it is long, the weight below its layer, each shortened.
 
     Args:
         axis: Matplotlib axes.
@@ -95,7 +99,8 @@ def panel_title(axis, text, right=""):
     columns = axis.get_subplotspec().get_gridspec().ncols
     width = int(axis.figure.get_figwidth() / columns * CHARACTERS_PER_INCH) - len(right)
     style = {"fontsize": TITLE_SIZE, "color": INK, "weight": "bold"}
-    axis.set_title(shortened(text, width), loc="left", **style)
+    lines = [text] if len(text) <= width else text.split(WEIGHT_MARK)
+    axis.set_title("\n".join(shortened(line, width) for line in lines), loc="left", **style)
     axis.set_title(right, loc="right", fontsize=TEXT_SIZE, color=FAINT)
 
 
@@ -178,11 +183,10 @@ def legend_below(figure, handles, note=""):
         handles: Artists with labels.
         note: What else a reader must know, above the entries.
     """
-    columns = max(1, min(len(handles), int(figure.get_figwidth() // 1.7)))
     legend = figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=columns,
+        ncols=_legend_columns([handle.get_label() for handle in handles], figure.get_figwidth()),
         frameon=False,
         fontsize=TEXT_SIZE,
         labelcolor=INK,
@@ -192,6 +196,15 @@ def legend_below(figure, handles, note=""):
         title_fontsize=TEXT_SIZE,
     )
     legend.get_title().set_color(FAINT)
+
+
+def _legend_columns(labels, width):
+    """Return the most columns, filled one after the other, that fit into a width in inches."""
+    inches = [LEGEND_HANDLE + len(label) / LEGEND_CHARACTERS_PER_INCH for label in labels]
+    for n in range(len(labels), 1, -1):
+        if sum(max(column) for column in np.array_split(inches, n)) <= width:
+            return n
+    return 1
 
 
 def line_handle(look, label):

@@ -23,6 +23,7 @@ from keras_spectral.analysis.figures.panels import (
 )
 from keras_spectral.analysis.figures.strokes import Strokes
 from keras_spectral.analysis.words import SUMMARY_WORDS, correction_words, leading_words
+from keras_spectral.spectra.summaries import NORMS
 
 MAX_PANELS = 12
 NOTHING = "the recorded spectra are truncated (`top_k`) or not finite."
@@ -41,7 +42,8 @@ def trajectories(
     Args:
         log: A `SpectralLog`.
         quantity: `"activation"`, `"adjoint"` or `"gradient"`.
-        layers: Layer path or list of them; `None` draws all, or 12 spread over a deeper model.
+        layers: Layer path or list of them; `None` draws all, or 12 spread over a deeper model; of
+            ranks, not those of vectors, which are 1.
         groups: Group label or list of them; `None` draws every group but `all`.
         k: Number of leading singular values, the smaller the paler. Bands belong to the first.
         summary: Name of a summary to draw instead of singular values.
@@ -59,7 +61,8 @@ def trajectories(
         >>> trajectories(log, summary="effective_rank")  # doctest: +SKIP
     """
     name = summary_names(summary)[0] if summary is not None else None
-    series, note = drawn_series(log, quantity, layers, MAX_PANELS)
+    ranks = name is not None and name not in NORMS
+    series, note = drawn_series(log, quantity, layers, MAX_PANELS, ranks)
     chosen = drawn_groups(log, groups)
     part = log.select(quantity=quantity, layer=[layer for layer, _, _ in series], group=chosen)
     points, pseudo, block = _points(part, k, name, size_corrected)

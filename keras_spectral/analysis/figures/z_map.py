@@ -61,7 +61,7 @@ def z_map(log, a, b, summary="effective_rank", quantities=None, layers=None):
     axis = figure.subplots()
     _draw_cells(axis, z)
     _draw_marks(figure, axis, z)
-    _draw_scale(figure, axis, a, b)
+    _draw_scale(figure, axis, a)
     _label_rows(axis, rows)
     _label_steps(axis, moments["step"].to_numpy())
     title = f"{a} − {b}: {SUMMARY_WORDS[summary]}{_only_quantity(rows)}, against relabelled groups"
@@ -97,11 +97,9 @@ def _draw_marks(figure, axis, z):
         legend_below(figure, handles)
 
 
-def _draw_scale(figure, axis, a, b):
+def _draw_scale(figure, axis, a):
     bar = figure.colorbar(axis.images[0], ax=axis, extend="both", extendfrac=0.03, pad=0.03)
-    bar.ax.set_title(f"{shortened(a, 12)} higher", fontsize=TEXT_SIZE, color=INK)
-    bar.ax.set_xlabel(f"{shortened(b, 12)} higher", fontsize=TEXT_SIZE, color=INK, labelpad=12)
-    bar.set_label("z", fontsize=TITLE_SIZE, color=INK, rotation=0)
+    bar.set_label(f"z above 0:\n{shortened(a, 16)} higher", fontsize=TEXT_SIZE, color=INK)
     bar.ax.tick_params(labelsize=TEXT_SIZE, labelcolor=INK)
     bar.outline.set_visible(False)
     for level in (-NOTABLE, NOTABLE):
@@ -112,7 +110,7 @@ def _label_rows(axis, rows):
     weights = rows[["layer", "weight"]].drop_duplicates().itertuples(index=False, name=None)
     weights = list(weights)
     names = dict(zip(weights, series_names(weights), strict=True))
-    labels = [shortened(names[layer, weight], 30) for layer, weight in rows.iloc[:, :2].to_numpy()]
+    labels = [shortened(names[layer, weight], 36) for layer, weight in rows.iloc[:, :2].to_numpy()]
     if not _only_quantity(rows):
         labels = [f"{label} · {q}" for label, q in zip(labels, rows["quantity"], strict=True)]
     axis.set_yticks(range(len(labels)), labels, fontsize=TEXT_SIZE, color=INK)

@@ -21,5 +21,5 @@ def output_layer(n_classes):
         )
     small = keras.initializers.VarianceScaling(0.01, mode="fan_avg", distribution="uniform")
     return keras.layers.Dense(
-        n_classes, activation="softmax", kernel_initializer=small, name="output"
+        int(n_classes), activation="softmax", kernel_initializer=small, name="output"
     )
