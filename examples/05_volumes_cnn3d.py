@@ -49,13 +49,8 @@ def dataset(rows):
 groups = ks.relabelings(phenotype[GROUPS].iloc[train], n=99)
 batches = ks.with_groups(dataset(train), groups).shuffle(len(train)).batch(15)
 
-# %% With few subjects there are few steps: let moving averages follow faster than by default.
-plain = models.cnn3d(x.shape[1:4], len(phenotype.attrs["classes"]), filters=(4, 8, 16))
-for layer in plain.layers:
-    if isinstance(layer, keras.layers.BatchNormalization):
-        layer.momentum = 0.9
-
 # %% Convolutions have many rows: record them alone, in the first step of every other epoch.
+plain = models.cnn3d(x.shape[1:4], len(phenotype.attrs["classes"]), filters=(4, 8, 16))
 model = ks.SpectralModel.from_model(plain)
 model.compile(
     keras.optimizers.Adam(0.003),

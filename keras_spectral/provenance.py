@@ -36,7 +36,7 @@ def provenance(model, settings, x, y, membership):
     return {
         "versions": {package.__name__: package.__version__ for package in PACKAGES},
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "model": {"name": model.name, "parameters": _parameters(model)},
         "data": {"x": _fingerprints(x), "y": _fingerprints(y)},
         "settings": _settings(settings),

@@ -55,7 +55,7 @@ x, y, phenotype = {loader}(*files, "{target}")
 
 ## Model and training
 
-`neuro.models.{model}({options})`{momentum}, {parameters:,} weights, told the {target}, never the
+`neuro.models.{model}({options})`, {parameters:,} weights, told the {target}, never the
 {groups}. Adam with learning rate {learning_rate}, {epochs} epochs in batches of {batch_size}; seed
 {seed} for the split, the initial weights, dropout and batches.
 
@@ -194,11 +194,7 @@ def _built(settings, x, n_classes):
         scale = x.mean(axis=0), x.var(axis=0)
         return models.mlp(x.shape[1], n_classes, standardize=scale, **options)
     if kind == "cnn3d":
-        model = models.cnn3d(x.shape[1:4], n_classes, **options)
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = settings["momentum"]
-        return model
+        return models.cnn3d(x.shape[1:4], n_classes, **options)
     return getattr(models, kind)(*x.shape[1:], n_classes, **options)
 
 
@@ -222,7 +218,6 @@ def _card(name, settings, model, log, facts):
         groups=", ".join(data["groups"]),
         model=settings["model"]["kind"],
         options=_arguments(settings["model"]["options"]),
-        momentum=_momentum(settings["model"]),
         parameters=sum(int(np.prod(w.shape)) for w in model.trainable_weights),
         n_spectra=len(log),
         steps=", ".join(map(str, log.steps)),
@@ -242,10 +237,6 @@ def _wrapped(paragraph):
 
 def _item(text):
     return textwrap.fill(f"- {' '.join(text.split())}", 100, subsequent_indent="  ") + "\n"
-
-
-def _momentum(model):
-    return f" with momentum {model['momentum']} of normalisations" if "momentum" in model else ""
 
 
 def _arguments(options):

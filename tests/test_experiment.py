@@ -124,7 +124,7 @@ class TestWhatARunLeaves:
         study = make_study(target="dx", simulated=True)
         folder = experiment.prepared_folder(tmp_path / "run", study, PLAN)
         what = json.loads((folder / "run.json").read_text())
-        assert what["plan"] == dataclasses.asdict(PLAN)
+        assert what["plan"] == json.loads(json.dumps(dataclasses.asdict(PLAN)))
         assert {"keras_spectral", "keras", "tensorflow"} <= set(what["versions"])
         assert (what["target"], what["simulated"]) == ("dx", True)
         assert run_folder.former_run(folder) == what

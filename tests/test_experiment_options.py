@@ -106,6 +106,16 @@ def test_groups_are_relabelled_within_strata_and_the_null_says_so(tmp_path):
     assert null.startswith("2 relabelings over subjects of the same diagnosis, sizes kept")
 
 
+def test_only_the_chosen_layers_and_quantities_are_recorded(tmp_path):
+    plan = dataclasses.replace(PLAN, layers=("hidden*",), quantities=("gradient",), retrainings=1)
+    study = dataclasses.replace(table(), groups=pd.Series(np.array(["HC", "SZ"])[np.arange(N) % 2]))
+    folder, _, probe = trained(study, plan, tmp_path / "run")
+    for log in (probe, ks.read_log(folder / "spectra.csv")):
+        assert set(log.rows["quantity"]) == {"gradient"}
+        assert all(layer.startswith("hidden") for layer in log.layers)
+    assert set(probe.relabelings["quantity"]) == {"gradient"}
+
+
 def test_balanced_classes_weigh_equally_in_training_and_in_the_probe(tmp_path):
     study = dataclasses.replace(table(), y=(np.arange(N) % 5 == 0).astype(int))
     plain = trained(study, PLAN, tmp_path / "plain")[2]

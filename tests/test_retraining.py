@@ -9,7 +9,7 @@ from scipy import stats
 
 import keras_spectral as ks
 from keras_spectral.errors import DataError
-from keras_spectral.experiment.folder import retrained_folder
+from keras_spectral.experiment.folder import training_folder
 from keras_spectral.experiment.retraining import permuted, score_test, with_retrainings
 from keras_spectral.experiment.run import cross_validated, findings, prepared_folder
 from keras_spectral.experiment.study import Plan, Study
@@ -142,7 +142,7 @@ class TestARunWithRetrainings:
 
         with pytest.raises(KeyboardInterrupt):
             trained(make_study(), PLAN, tmp_path / "run", progress=stopped)
-        kept = retrained_folder(tmp_path / "run", 1, 1, 0) / "scores.json"
+        kept = training_folder(tmp_path / "run", 1, 1, 0) / "scores.json"
         before = kept.stat().st_mtime_ns
         folder = prepared_folder(tmp_path / "run", make_study(), PLAN, resume=True)
         cross_validated(make_study(), PLAN, folder)

@@ -11,15 +11,12 @@ class Progress:
 
     Args:
         plan: `Plan` of the run.
-        jobs: Number of processes; several call once for each training.
     """
 
-    def __init__(self, plan, jobs):
+    def __init__(self, plan):
         self._plan = plan
-        self._each = 1 if jobs == 1 else plan.epochs  # epochs between two calls
         self._begin = time.monotonic()
-        self._seen = 0
-        self._total = len(plan.all_trainings)
+        self._epochs = {}
 
     def __call__(self, fold, seed, epoch, number):
         """Tell, as `experiment.run.cross_validated` calls its `progress`.
@@ -30,12 +27,13 @@ class Progress:
             epoch: Number of the epoch that has ended.
             number: Number of the permuted target, 0 for the real one.
         """
-        self._seen += self._each
+        self._epochs[number, fold, seed] = epoch + 1
         if not (epoch + 1 == self._plan.epochs or sys.stderr.isatty()):
             return
         place = self._plan.all_trainings.index((number, fold, seed))
-        ahead = (self._total - place) * self._plan.epochs - epoch - 1
-        left = (time.monotonic() - self._begin) / self._seen * ahead
+        to_come = [each for each in self._plan.all_trainings[place:] if each not in self._epochs]
+        ahead = (len(to_come) + 1) * self._plan.epochs - epoch - 1
+        left = (time.monotonic() - self._begin) / sum(self._epochs.values()) * ahead
         again = f"permuted target {number}/{self._plan.retrainings}, " if number else ""
         text = (
             f"{again}fold {fold + 1}/{self._plan.folds}, seed {seed + 1}/{self._plan.seeds}, "

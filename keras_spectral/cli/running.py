@@ -10,6 +10,7 @@ from keras_spectral.cli.logs import show_comparison
 from keras_spectral.cli.options import COUNT, FILE
 from keras_spectral.cli.progress import Progress
 from keras_spectral.cli.settings import SETTINGS_FILE, settings_text, take_settings
+from keras_spectral.settings import QUANTITIES
 
 PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary more."
 
@@ -95,6 +96,19 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     help="Training steps between two records.",
 )
 @click.option(
+    "--layers",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers to record, such as 'conv_*'; may be given several times  [default: all]",
+)
+@click.option(
+    "--quantities",
+    multiple=True,
+    type=click.Choice(QUANTITIES),
+    default=QUANTITIES,
+    help="Matrices to record; may be given several times  [default: all three]",
+)
+@click.option(
     "--probe-every",
     type=COUNT,
     help="Epochs between two looks at the whole training fold  [default: at most 40 looks]",
@@ -148,8 +162,10 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
 @click.pass_context
 def run(context, **given):
     """Train a classifier, cross-validated; compare and report its groups."""
+    from keras_spectral.experiment.folder import require_usable
     from keras_spectral.experiment.study import Plan
 
+    require_usable(given["out"], given["overwrite"], given["resume"])
     settings = settings_text(context.command, given)
     given |= {
         "options": _model_options(given["options"]),
@@ -254,7 +270,7 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
     if how["settings"]:
         write_text(how["settings"], folder / SETTINGS_FILE)
     jobs = -1 if how["cluster"] else how["jobs"]
-    progress = Progress(plan, jobs)
+    progress = Progress(plan)
     try:
         with _workers(how["cluster"]):
             scores, probe = experiment.cross_validated(

@@ -22,14 +22,13 @@ from keras_spectral.experiment.folder import (
     PROBE_FILE,
     fold_folder,
     made_whole,
-    retrained_folder,
+    training_folder,
 )
 from keras_spectral.experiment.retraining import permuted, summaries
 from keras_spectral.experiment.study import labellings, split
 from keras_spectral.log.files import write_csv
 from keras_spectral.model import SpectralModel
 from keras_spectral.neuro import models
-from keras_spectral.settings import Spectra
 from keras_spectral.spectra.groups import Membership
 
 HELD_OUT = 0.2
@@ -58,8 +57,8 @@ def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoc
     with made_whole(final) as part:
         run = {"fold": fold, "seed": seed}
         writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
-        groups, spectra = labellings(study, plan), Spectra(every=plan.every)
-        done = _trained(study, plan, run, groups, spectra, [writer, _told(progress, run)])
+        groups = labellings(study, plan)
+        done = _trained(study, plan, run, groups, plan.spectra, [writer, _told(progress, run)])
         done.probe.to_csv(part / PROBE_FILE)
         done.model.save(part / "model.keras")
         (part / "scores.json").write_text(json.dumps({**run, **done.scores}))
@@ -81,7 +80,7 @@ def retrain_fold(study, plan, number, fold, seed, folder, progress=lambda fold, 
     Returns:
         The folder of the training: `summaries.csv.gz` of its looks, and `scores.json`.
     """
-    final = retrained_folder(folder, number, fold, seed)
+    final = training_folder(folder, number, fold, seed)
     if final.exists():
         return final
     with made_whole(final) as part:
@@ -133,6 +132,7 @@ def _probe(study, plan, groups, fitted, seed, weights):
         y,
         groups[probed],
         every=plan.probe_schedule,
+        spectra=plan.spectra,
         sample_weight=None if weights is None else np.array([weights[k] for k in y]),
     )
 

@@ -33,12 +33,13 @@ WRITTEN = (
 
 def fold_folder(folder, fold, seed):
     """Return where a finished fold is kept."""
-    return Path(folder) / f"fold_{fold}_seed_{seed}"
+    return training_folder(folder, 0, fold, seed)
 
 
-def retrained_folder(folder, number, fold, seed):
-    """Return where a finished training with the `number`-th permuted target is kept."""
-    return fold_folder(Path(folder) / "retrained" / str(number), fold, seed)
+def training_folder(folder, number, fold, seed):
+    """Return where a finished training is kept, of the `number`-th permuted target, or the real."""
+    place = Path(folder) / "retrained" / str(number) if number else Path(folder)
+    return place / f"fold_{fold}_seed_{seed}"
 
 
 @contextlib.contextmanager
@@ -77,8 +78,9 @@ def prepared(path, what, overwrite=False, resume=False):
     """
     path, what = Path(path), json.loads(json.dumps(what))  # as it will be read again
     try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            _require_permission(path, what, overwrite, resume)
+        if _holds_something(path):
+            require_usable(path, overwrite, resume)
+            _require_same(path, what, resume)
             if overwrite:
                 _remove_run(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -108,18 +110,37 @@ def former_run(path):
     return what if ours else {}
 
 
-def _require_permission(path, what, overwrite, resume):
+def require_usable(path, overwrite, resume):
+    """Check that a folder may be written to, before work is put into what it is to hold.
+
+    Args:
+        path: The folder.
+        overwrite: As in `prepared`.
+        resume: As in `prepared`.
+
+    Raises:
+        DataError: If it holds something, and neither was asked for or it is no former run.
+    """
+    if not _holds_something(path):
+        return
     if overwrite == resume:
         raise DataError(
             f"`out` must be a new or empty folder. Received: {path}, which exists. Try another "
             "name, or either `--resume` to go on with that run or `--overwrite` to replace it."
         )
-    former = former_run(path)
-    if not former:
+    if not former_run(path):
         raise DataError(
             f"`out` must be the folder of a former run. Received: {path}, without its {RUN_FILE}: "
             "it may hold something of yours. Try another name."
         )
+
+
+def _holds_something(path):
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _require_same(path, what, resume):
+    former = former_run(path)
     changed = [
         name
         for part in ("plan", "data")

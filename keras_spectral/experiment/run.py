@@ -5,6 +5,7 @@ fold and can be resumed.
 """
 
 import inspect
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from keras_spectral.experiment.folder import (
     PROBE_FILE,
     fold_folder,
     prepared,
-    retrained_folder,
+    training_folder,
 )
 from keras_spectral.experiment.retraining import score_test, target_groups, with_retrainings
 from keras_spectral.experiment.study import fingerprint, labellings
@@ -46,10 +47,11 @@ def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
         plan: `Plan`.
         folder: An existing folder.
         progress: Called with `fold, seed, epoch, number` after each epoch, `number` being that of
-            the permuted target, 0 of the real one; with several jobs, after each last epoch.
+            the permuted target, 0 of the real one; of trainings in other processes, after the last.
         jobs: Number of trainings at the same time, through joblib. The results are the same.
-        apart: Whether each begins a process of its own, as it must where a worker has threads:
-            inside of `joblib.parallel_config("dask")`, on a cluster whose machines share `folder`.
+            Trainings with a permuted target have a process of their own in any case.
+        apart: Whether all have, as they must where a worker has threads: inside of
+            `joblib.parallel_config("dask")`, on a cluster whose machines share `folder`.
 
     Returns:
         The tuple `(scores, probe log)`: a DataFrame with `fold`, `seed`, `auc`, `accuracy` on the
@@ -63,13 +65,16 @@ def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
     folder = Path(folder)
     _require_possible(study, plan)
     if jobs == 1:
-        for training in plan.all_trainings:
-            train(study, plan, training, folder, progress)
+        train(study, plan, plan.tasks[0], folder, progress)
+        done = (train_apart(study, plan, task, folder) for task in plan.tasks[1:])
     else:
-        task = joblib.delayed(train_apart if apart else train_quietly)
-        tasks = [task(study, plan, each, folder) for each in plan.all_trainings]
-        for number, fold, seed in joblib.Parallel(jobs, return_as="generator_unordered")(tasks):
-            progress(fold, seed, plan.epochs - 1, number)
+        first = train_apart if apart else train_quietly
+        tasks = [joblib.delayed(first)(study, plan, [each], folder) for each in plan.tasks[0]]
+        again = joblib.delayed(train_apart)
+        tasks += [again(study, plan, task, folder) for task in plan.tasks[1:]]
+        done = joblib.Parallel(jobs, return_as="generator_unordered")(tasks)
+    for number, fold, seed in itertools.chain.from_iterable(done):
+        progress(fold, seed, plan.epochs - 1, number)
     return _gathered(plan, study, folder)
 
 
@@ -129,7 +134,7 @@ def _gathered(plan, study, folder):
     spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
     probe = SpectralLog.concat([read_log(f / PROBE_FILE) for f in finished])
     if plan.retrainings:
-        again = [retrained_folder(folder, *each) for each in plan.all_trainings if each[0]]
+        again = [training_folder(folder, *each) for each in plan.all_trainings if each[0]]
         others = _scores(again)
         others.to_csv(folder / "retrained_scores.csv", index=False)
         about["score_test"] = score_test(scores, others)

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from keras_spectral import schedules
 from keras_spectral.errors import DataError
 from keras_spectral.neuro.targets import require_enough_per_class
+from keras_spectral.settings import QUANTITIES, Spectra
 from keras_spectral.spectra.groups import Membership, relabelings
 
 MODELS = ("mlp", "bilstm", "transformer", "cnn1d", "cnn3d")
@@ -70,6 +71,8 @@ class Plan:
             stops, with the best weights; `None`: no early stopping, nobody is held out.
         retrainings: Repetitions of the whole experiment with the target permuted over subjects: the
             null distribution of groups that are the target. 0 for none.
+        layers: Paths or patterns of the layers to record, such as `("conv_*",)`; empty for all.
+        quantities: Which matrices to record: any of `"activation"`, `"adjoint"`, `"gradient"`.
     """
 
     folds: int = 5
@@ -84,12 +87,19 @@ class Plan:
     balanced: bool = False
     patience: int | None = None
     retrainings: int = 0
+    layers: tuple = ()
+    quantities: tuple = QUANTITIES
 
     def __post_init__(self):
         if self.model not in MODELS:
             raise DataError(
                 f"`model` must be one of {', '.join(MODELS)}. Received: model={self.model!r}."
             )
+
+    @property
+    def spectra(self):
+        """What is recorded: `Spectra`."""
+        return Spectra(every=self.every, layers=self.layers or None, quantities=self.quantities)
 
     @property
     def probe_schedule(self):
@@ -103,9 +113,17 @@ class Plan:
         return [(fold, seed) for seed in range(self.seeds) for fold in range(self.folds)]
 
     @property
+    def tasks(self):
+        """List, for the real target, 0, and then each permuted one, of all `(number, fold, seed)`.
+
+        What trains a permuted target in one process trains all of its folds there.
+        """
+        return [[(k, *pair) for pair in self.trainings] for k in range(self.retrainings + 1)]
+
+    @property
     def all_trainings(self):
-        """List of `(number, fold, seed)`: those of the real target, 0, then of permuted ones."""
-        return [(k, *pair) for k in range(self.retrainings + 1) for pair in self.trainings]
+        """List of `(number, fold, seed)`, in the order in which they run."""
+        return [training for task in self.tasks for training in task]
 
 
 def labellings(study, plan):

@@ -88,8 +88,8 @@ def group_columns(labels, names):
         number in a group, with equally many digits, so that labels sort by size.
 
     Raises:
-        DataError: If there is no such column, it holds no label at all, or its numbers cannot be
-            split so.
+        DataError: If there is no such column, it holds no label at all or nearly as many as
+            subjects, or its numbers cannot be split so.
 
     Example:
         >>> import pandas as pd
@@ -111,6 +111,8 @@ def group_columns(labels, names):
             "`groups` must be columns that hold labels. "
             f"Received: {shown(empty)}, without any label. Try another column."
         )
+    for name, column in groups.items():
+        _require_shared_labels(name, column)
     return pd.DataFrame(groups, index=labels.index, columns=names)
 
 
@@ -136,7 +138,7 @@ def require_enough_per_class(y, classes, folds):
         raise DataError(
             "Every class must have at least as many examples as there are folds. "
             f"Received: folds={folds}, but {shown(few)}. "
-            f"Try folds={max(2, counts.min())}, or tables without the subjects of such a class."
+            f"Try folds={max(2, counts.min())}, or the subjects of other classes alone (`--where`)."
         )
 
 
@@ -240,11 +242,23 @@ def _text(value):
     return f"{value:.6g}"
 
 
+def _require_shared_labels(name, column):
+    different, labelled = column.nunique(), int(column.count())
+    if different > MAX_CLASSES and 2 * different > labelled:
+        numbers = pd.to_numeric(column, errors="coerce").notna().sum() == labelled
+        bins = f"{f'{name}:3'!r}, three groups of about equal size"
+        raise DataError(
+            "`groups` must be columns with labels that several subjects share. "
+            f"Received: {name!r}, with {different} different labels of {labelled} subjects. "
+            f"Try {bins if numbers else 'another column'}."
+        )
+
+
 def _require_columns(labels, names, argument):
     unknown = [name for name in names if name not in labels]
     if unknown:
         raise DataError(
-            f"`{argument}` must name columns of the labels table. "
+            f"`{argument}` must name a column of the labels table. "
             f"Received: {shown(unknown)}; the columns are {shown(labels)}."
             + suggestion(unknown[0], labels)
         )

@@ -169,6 +169,18 @@ def test_a_column_of_just_that_name_is_taken_first():
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.arange(30) + 0.5, r"'mm3', with 30 different labels of 30 subjects. Try 'mm3:3', three"),
+        ([f"s{k}" for k in range(30)], "labels that several subjects share.*Try another column"),
+    ],
+)
+def test_a_group_per_subject_is_an_error(values, message):
+    with pytest.raises(DataError, match=message):
+        group_columns(pd.DataFrame({"mm3": values}), ["mm3"])
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("sex:2", r"column of numbers.*'sex:2', where sex of id s0 is 'F'.*4 of 4\). Try 'sex'"),
@@ -178,7 +190,7 @@ def test_a_column_of_just_that_name_is_taken_first():
         ("age:0", "at least 2 groups.*'age:0'"),
         ("age<18", "both sides.*'age<18', where age is 18 to 65"),
         ("sex x age<70", "both sides.*'age<70', where age is 18 to 65"),
-        ("ag:3", r"`groups` must name columns.*Received: ag;.*Did you mean 'age'"),
+        ("ag:3", r"`groups` must name a column.*Received: ag;.*Did you mean 'age'"),
         ("sex x Age", r"Received: Age; the columns are age, sex\. Did you mean 'age'"),
         ("age:three", "Received: age:three"),
     ],
