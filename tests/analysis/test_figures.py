@@ -281,7 +281,7 @@ def test_the_map_has_a_row_per_weight_and_quantity(synthetic_log):
     assert len(axis.lines[0].get_xdata()) == marked.sum() > 0
     low, high = image.get_clim()
     assert low == -high
-    assert figure.axes[1].get_ylabel() == "z above 0:\nHC higher"
+    assert figure.axes[1].get_ylabel() == "z above 0:\nhigher in HC"
 
 
 def test_the_map_of_many_steps_is_not_marked(synthetic_log):

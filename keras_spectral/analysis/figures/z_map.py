@@ -99,7 +99,7 @@ def _draw_marks(figure, axis, z):
 
 def _draw_scale(figure, axis, a):
     bar = figure.colorbar(axis.images[0], ax=axis, extend="both", extendfrac=0.03, pad=0.03)
-    bar.set_label(f"z above 0:\n{shortened(a, 16)} higher", fontsize=TEXT_SIZE, color=INK)
+    bar.set_label(f"z above 0:\nhigher in {shortened(a, 16)}", fontsize=TEXT_SIZE, color=INK)
     bar.ax.tick_params(labelsize=TEXT_SIZE, labelcolor=INK)
     bar.outline.set_visible(False)
     for level in (-NOTABLE, NOTABLE):
