@@ -49,4 +49,15 @@ class _LoaderThenUs(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        importlib.import_module(MODEL_MODULE)
+        try:
+            importlib.import_module(MODEL_MODULE)
+        except ImportError:
+            # Keras is imported by a module that our classes need: these will import it whole.
+            if not _one_of_ours_is_being_imported():
+                raise
+
+
+def _one_of_ours_is_being_imported():
+    package = __name__.partition(".")[0] + "."
+    ours = [module for name, module in sys.modules.items() if name.startswith(package)]
+    return any(getattr(module.__spec__, "_initializing", False) for module in ours)

@@ -331,7 +331,7 @@ class TestRun:
         done(*run_command(tables, tmp_path / "one", *more))
         done(*run_command(tables, tmp_path / "two", *more, "--jobs", 2))
         with distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, dashboard_address=None
+            n_workers=2, threads_per_worker=2, dashboard_address=None
         ) as cluster:
             address = cluster.scheduler_address
             done(*run_command(tables, tmp_path / "dask", *more, "--cluster", address))

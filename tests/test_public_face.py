@@ -102,3 +102,8 @@ def test_a_star_import_brings_every_name():
     names = {}
     exec("from keras_spectral import *", names)
     assert set(ks.__all__) <= set(names)
+
+
+@pytest.mark.parametrize("module", ["experiment.run", "introspection"])
+def test_a_module_that_models_need_may_be_the_first_to_import_keras(module):
+    run(f"import keras_spectral.{module}, keras_spectral as ks; ks.SpectralModel")
