@@ -171,7 +171,10 @@ def test_a_column_of_just_that_name_is_taken_first():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.arange(30) + 0.5, r"'mm3', with 30 different labels of 30 subjects. Try 'mm3:3', three"),
+        (
+            np.arange(30) + 0.5,
+            r"'mm3', with 30 different labels of 30 subjects. Try 'mm3:3', three",
+        ),
         ([f"s{k}" for k in range(30)], "labels that several subjects share.*Try another column"),
     ],
 )
