@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import ComparisonError
-from keras_spectral.log.spectral_log import size_corrected_norms
+from keras_spectral.log.summary import size_corrected_norms
 from keras_spectral.spectra.groups import ALL
 from keras_spectral.spectra.summaries import NORMS
 

@@ -11,7 +11,7 @@ from keras_spectral.callbacks.same_model import require_same_model
 from keras_spectral.errors import RecordingError, SettingsError
 from keras_spectral.log.appender import LogAppender
 from keras_spectral.log.files import json_path, write_json
-from keras_spectral.log.spectral_log import require_run_labels
+from keras_spectral.log.schema import require_run_labels
 
 
 class SpectralCSVLogger(keras.callbacks.Callback):

@@ -1,5 +1,7 @@
 """The columns of a log, in order."""
 
+from keras_spectral.errors import LogError
+
 KEYS = ("run", "epoch", "step", "layer", "weight", "quantity", "group")
 """Identify a row. Run labels such as `fold` and `seed` may stand between `run` and `epoch`."""
 
@@ -17,3 +19,21 @@ WHOLE_NUMBERS = ("epoch", "step", "n_examples", "batch_size", "n_rows", "rank_bo
 def sigma_columns(k):
     """Return the names `sigma_1 … sigma_k`."""
     return [f"sigma_{j}" for j in range(1, k + 1)]
+
+
+def require_run_labels(labels):
+    """Raise if a label of a run has the name of another column.
+
+    Args:
+        labels: Mapping from label names to values.
+
+    Raises:
+        LogError: If it has.
+    """
+    taken = [name for name in labels if name in (*KEYS, *FACTS, *RELABELING_KEYS)]
+    taken += [name for name in labels if str(name).startswith("sigma_")]
+    if taken:
+        raise LogError(
+            "`run` must use labels that are no columns of a log. "
+            f"Received: run={dict(labels)}, with {taken}. Try other names, such as `fold`."
+        )

@@ -13,10 +13,17 @@ import pandas as pd
 
 from keras_spectral.errors import LogError
 from keras_spectral.log import files
-from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS, sigma_columns
+from keras_spectral.log.schema import (
+    FACTS,
+    KEYS,
+    RELABELING_KEYS,
+    require_run_labels,
+    sigma_columns,
+)
 from keras_spectral.log.spool import Spool
+from keras_spectral.log.summary import size_corrected_norms, spectrum_table
 from keras_spectral.spectra.groups import ALL
-from keras_spectral.spectra.summaries import NORMS, SUMMARIES, SpectrumTable, size_correction
+from keras_spectral.spectra.summaries import SUMMARIES
 
 
 class SpectralLog:
@@ -352,54 +359,6 @@ def read_log(path):
     log = SpectralLog(rows, sigma, files.read_relabelings(path), files.read_provenance(path))
     log._require_unique_keys()
     return log
-
-
-def require_run_labels(labels):
-    """Raise if a label of a run has the name of another column.
-
-    Args:
-        labels: Mapping from label names to values.
-
-    Raises:
-        LogError: If it has.
-    """
-    taken = [name for name in labels if name in (*KEYS, *FACTS, *RELABELING_KEYS)]
-    taken += [name for name in labels if str(name).startswith("sigma_")]
-    if taken:
-        raise LogError(
-            "`run` must use labels that are no columns of a log. "
-            f"Received: run={dict(labels)}, with {taken}. Try other names, such as `fold`."
-        )
-
-
-def spectrum_table(rows, sigma):
-    """Return the singular values of log rows in the form that the summaries take.
-
-    Args:
-        rows: DataFrame with `frobenius_norm` and `truncated`.
-        sigma: Array `[r, k]`.
-
-    Returns:
-        A `SpectrumTable`.
-    """
-    return SpectrumTable(
-        sigma, rows["frobenius_norm"].to_numpy(dtype=float), rows["truncated"].to_numpy(dtype=bool)
-    )
-
-
-def size_corrected_norms(table):
-    """Return a table of summaries with its norms multiplied by `size_correction`.
-
-    Args:
-        table: DataFrame with `quantity`, `n_examples`, `batch_size`, `n_rows` and summaries.
-
-    Returns:
-        A new DataFrame.
-    """
-    columns = ("quantity", "n_examples", "batch_size", "n_rows")
-    factor = size_correction(*(table[column].to_numpy() for column in columns))
-    norms = [name for name in NORMS if name in table]
-    return table.assign(**{name: table[name] * factor for name in norms})
 
 
 def _length(row, values):

@@ -5,7 +5,7 @@ import pandas as pd
 
 from keras_spectral.analysis.words import series_names
 from keras_spectral.errors import LogError
-from keras_spectral.log.spectral_log import size_corrected_norms
+from keras_spectral.log.summary import size_corrected_norms
 from keras_spectral.spectra.groups import ALL
 from keras_spectral.spectra.summaries import size_correction
 
