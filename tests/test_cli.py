@@ -348,6 +348,20 @@ class TestRun:
             message = refused(*run_command(tables, tmp_path / "run", "--cluster", address))
         assert "dask worker" in message
 
+    def test_a_folder_in_use_is_refused_before_data_are_read(self, tmp_path):
+        (tmp_path / "mine.txt").write_text("mine")
+        command = run_command(tmp_path / "nowhere", tmp_path)
+        assert "`out` must be a new or empty folder" in refused(*command)
+        assert "without its run.json" in refused(*command, "--overwrite")
+
+    def test_strata_of_relabelings_are_named_in_the_null(self, tmp_path, tables):
+        out = tmp_path / "run"
+        said = done(*run_command(tables, out, *QUICK, "--within", "dx", "--layers", "hidden*"))
+        assert "2 relabelings over subjects of the same dx, sizes kept" in said
+        assert set(ks.read_log(out / "probe.csv").layers) == {"hidden_1", "hidden_2"}
+        wrong = run_command(tables, tmp_path / "other", *QUICK, "--within", "dxx")
+        assert "`within` must name a column" in refused(*wrong)
+
     def test_settings_beside_the_results_repeat_the_run(self, quick_run, tmp_path):
         done("run", "--settings", quick_run / "settings.toml", "--out", tmp_path / "again")
         assert_same_results(quick_run, tmp_path / "again")

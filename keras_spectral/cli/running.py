@@ -239,7 +239,7 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
     x, y, phenotype = subjects
     groups = group_columns(phenotype, list(columns["groups"]))
     ways = {
-        name: group_columns(phenotype, [columns[name]]).iloc[:, 0]
+        name: group_columns(phenotype, [columns[name]], name).iloc[:, 0]
         for name in ("strata", "within")
         if columns[name] is not None
     }

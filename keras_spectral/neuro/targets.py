@@ -69,7 +69,7 @@ def target_classes(labels_column):
     return y, tuple(str(label) for label in classes)
 
 
-def group_columns(labels, names):
+def group_columns(labels, names, argument="groups"):
     """The columns of labels whose groups are to be compared.
 
     A name is that of a column, or it says how to make groups out of columns:
@@ -81,6 +81,7 @@ def group_columns(labels, names):
     Args:
         labels: DataFrame of labels indexed by id.
         names: Names, as above. A column of just that name is taken first.
+        argument: What to call them in errors.
 
     Returns:
         DataFrame with a column per name, for `fit(groups=…)`. A missing label belongs to no group,
@@ -103,7 +104,7 @@ def group_columns(labels, names):
     """
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     parts = [part for name in names for part in _parts(labels, name)]
-    _require_columns(labels, [_source(labels, part)[0] for part in parts], "groups")
+    _require_columns(labels, [_source(labels, part)[0] for part in parts], argument)
     groups = {name: _groups(labels, name) for name in names}
     empty = [name for name, column in groups.items() if column.isna().all()]
     if empty:
