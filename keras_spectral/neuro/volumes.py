@@ -165,6 +165,7 @@ def load_volumes(
 
     Example:
         >>> import tempfile
+        >>> import nibabel
         >>> import pandas as pd
         >>> table = pd.DataFrame({"id": ["a", "b"], "group": ["HC", "SZ"]})
         >>> with tempfile.TemporaryDirectory() as folder:
