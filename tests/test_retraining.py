@@ -11,11 +11,12 @@ from scipy import stats
 
 import keras_spectral as ks
 from keras_spectral.errors import DataError
+from keras_spectral.experiment import run
 from keras_spectral.experiment.folder import training_folder
 from keras_spectral.experiment.retraining import permuted, score_test, with_retrainings
 from keras_spectral.experiment.run import cross_validated, findings, prepared_folder
 from keras_spectral.experiment.study import Plan, Study
-from keras_spectral.experiment.task import train_quietly
+from keras_spectral.experiment.task import train_apart, train_quietly
 
 N = 20
 PLAN = Plan(folds=2, epochs=2, batch_size=6, relabelings=2, retrainings=3)
@@ -36,9 +37,26 @@ def trained(study, plan, path, **options):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def in_this_process():
+    """Have permuted targets trained where it takes no time to begin."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "train_apart", run.train)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, in_this_process):
     """A run with retrainings: its folder, scores, probe log."""
     return trained(make_study(), PLAN, tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_a_process_of_its_own_gives_the_same(finished, tmp_path):
+    folder = prepared_folder(tmp_path / "run", make_study(), PLAN)
+    task = PLAN.tasks[2]
+    assert train_apart(make_study(), PLAN, task, folder) == task
+    for name in ("summaries.csv.gz", "scores.json"):
+        found, wanted = (training_folder(f, *task[1]) / name for f in (folder, finished[0]))
+        assert found.read_bytes() == wanted.read_bytes()
 
 
 class TestPermutedStudies:

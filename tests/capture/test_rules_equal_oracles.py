@@ -2,7 +2,8 @@
 
 Each case is run for every way of running, every reduction of the loss, and groups of one example,
 of some, of all, overlapping, or none at all. The quick suite takes a few of the combinations: each
-case in a graph, and eagerly or in XLA by turns, reductions by turns too. `make slow` takes all.
+case in float64 in a graph, and in float32 in a graph, eagerly or in XLA by turns, reductions by
+turns too. `make slow` takes all.
 """
 
 import itertools
@@ -304,9 +305,8 @@ COMBINATIONS = [
 
 def _is_quick(name, mode, reduction, groups):
     number = list(CASES).index(name)
-    modes = ("graph", ("eager", "xla")[number % 2])
-    turn = (number // 2 + MODES.index(mode)) % len(REDUCTIONS)
-    return mode in modes and REDUCTIONS.index(reduction) == turn and groups == "five"
+    turns = MODES[number % len(MODES)], REDUCTIONS[number // len(MODES) % len(REDUCTIONS)]
+    return (mode, reduction) == turns and groups == "five"
 
 
 def _parameter(name, mode, reduction, groups):
