@@ -1,6 +1,6 @@
 """What looking costs: training with spectra as a ratio to plain `fit`, in one process.
 
-    python -m benchmarks.overhead [--steps 150] [--repeats 7] [--write docs/benchmarks.md]
+    python -m benchmarks.overhead [--steps 200] [--seconds 120] [--write docs/benchmarks.md]
 
 Plain and watched training take turns within each repeat, so a machine whose speed drifts slows
 both. Figures are medians over repeats; the spread is the range of the middle half.
@@ -35,6 +35,9 @@ PLAIN, NEVER, KEPT, ALWAYS, SOMETIMES = CASES = (
 
 SETTINGS = {NEVER: 10**9, KEPT: 1, ALWAYS: 1, SOMETIMES: 16}
 """`compile(spectra=…)` of each case that records."""
+
+FEWEST = 9
+"""Timed fits per case, at least."""
 
 TARGET_SOMETIMES = 1.05
 """Ratio to plain that recording every 16 steps should not exceed."""
@@ -98,20 +101,21 @@ def trainer(workload, case, steps):
     return train
 
 
-def measured(workload, steps, repeats):
-    """Return milliseconds per step, `{case: [repeat]}`, cases taking turns."""
+def measured(workload, steps, seconds):
+    """Return milliseconds per step, `{case: [repeat]}`, cases taking turns for some seconds."""
     trainers = {case: trainer(workload, case, steps) for case in CASES}
     for train in trainers.values():
         train()
     times = {case: [] for case in CASES}
-    for _ in range(repeats):
+    end = time.monotonic() + seconds
+    while len(times[PLAIN]) < FEWEST or time.monotonic() < end:
         for case, train in trainers.items():
             times[case].append(train())
     return times
 
 
 def rows(workload, times):
-    """Return table rows: milliseconds, ratio to plain, its spread, that of the fastest, target."""
+    """Return table rows, see `HEAD`."""
     plain = times[PLAIN]
     targets = {ALWAYS: f"{workload.target:.2f}", SOMETIMES: f"{TARGET_SOMETIMES:.2f}"}
     for case, values in times.items():
@@ -120,16 +124,17 @@ def rows(workload, times):
         milliseconds = f"{statistics.median(values):.2f}"
         spread, fastest = f"{low:.2f}–{high:.2f}", f"{min(values) / min(plain):.2f}"
         target = targets.get(case, "")
-        yield [str(workload), case, milliseconds, f"{middle:.2f}", spread, fastest, target]
+        ratio = f"{middle:.2f}"
+        yield [str(workload), case, len(values), milliseconds, ratio, spread, fastest, target]
 
 
-HEAD = ["workload", "case", "ms per step", "ratio", "middle half", "fastest", "target"]
+HEAD = ["workload", "case", "repeats", "ms per step", "ratio", "middle half", "fastest", "target"]
 
 
 def table(head, all_rows):
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *all_rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def arithmetic_milliseconds(workload):
@@ -168,11 +173,11 @@ def machine():
 PAGE = """\
 # What looking costs
 
-Made by `python -m benchmarks.overhead --steps {steps} --repeats {repeats} --write {write}`.
+Made by `python -m benchmarks.overhead --steps {steps} --seconds {seconds} --write {write}`.
 {machine}.
 
-Two groups and `all`, three quantities. Medians over {repeats} repeats of {steps} steps, in which
-the cases take turns. The ratio to plain is taken within each repeat; *middle half* is its spread,
+Two groups and `all`, three quantities. Medians over repeats of {steps} steps, in which the cases
+take turns. The ratio to plain is taken within each repeat; *middle half* is its spread,
 *fastest* the ratio of the fastest repeats, which other load on the machine disturbs least.
 
 {table}
@@ -202,13 +207,13 @@ on a step of a millisecond is more than 1.05.
 def main():
     """Measure, print, and write the page if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=150, help="steps per timed fit")
-    parser.add_argument("--repeats", type=int, default=9, help="timed fits per case")
+    parser.add_argument("--steps", type=int, default=200, help="steps per timed fit")
+    parser.add_argument("--seconds", type=int, default=120, help="of each workload, or more")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
     options = parser.parse_args()
     found = []
     for workload in WORKLOADS:
-        new = list(rows(workload, measured(workload, options.steps, options.repeats)))
+        new = list(rows(workload, measured(workload, options.steps, options.seconds)))
         print(table(HEAD, new), flush=True)
         found += new
     if options.write:

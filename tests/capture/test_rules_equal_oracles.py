@@ -2,8 +2,8 @@
 
 Each case is run for every way of running, every reduction of the loss, and groups of one example,
 of some, of all, overlapping, or none at all. The quick suite takes a few of the combinations: each
-case in float64 in a graph, and in float32 in a graph, eagerly or in XLA by turns, reductions by
-turns too. `make slow` takes all.
+case in a graph, eagerly or in XLA by turns, reductions by turns too, and those that run eagerly in
+a graph in float64 as well. `make slow` takes all.
 """
 
 import itertools
@@ -303,10 +303,14 @@ COMBINATIONS = [
 ]
 
 
-def _is_quick(name, mode, reduction, groups):
+def _turns(name):
+    """Return the mode and the reduction of a case in the quick suite."""
     number = list(CASES).index(name)
-    turns = MODES[number % len(MODES)], REDUCTIONS[number // len(MODES) % len(REDUCTIONS)]
-    return (mode, reduction) == turns and groups == "five"
+    return MODES[number % len(MODES)], REDUCTIONS[number // len(MODES) % len(REDUCTIONS)]
+
+
+def _is_quick(name, mode, reduction, groups):
+    return (mode, reduction) == _turns(name) and groups == "five"
 
 
 def _parameter(name, mode, reduction, groups):
@@ -326,7 +330,14 @@ def test_spectra_equal_the_oracle(name, mode, reduction, groups):
     assert_equal(log, wanted, TOLERANCES["float32"], mask)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "channels first" not in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if _turns(name)[0] == "eager" else pytest.mark.slow)
+        for name in CASES
+        if "channels first" not in name
+    ],
+)
 def test_in_float64_to_ten_digits(name):
     model, layer, x, y = built(CASES[name], "float64")
     log = recorded(model, x, y, "sum_over_batch_size")
