@@ -24,7 +24,8 @@ _HOME = {
     "with_groups": "batches",
 }
 _AFTER_KERAS = ("capture.", "introspection")
-"""Modules that must not be the first to import Keras: it has `registration` import them again."""
+"""Modules before which Keras is imported, so that it knows our model classes: `registration` cannot
+import these while Keras is imported by a module that they need."""
 
 _MODULES = ("analysis", "callbacks", "errors", "schedules")
 

@@ -17,7 +17,7 @@ from keras_spectral.errors import DataError
 from keras_spectral.log import SpectralLog
 from keras_spectral.log.schema import FACTS, RELABELING_KEYS
 from keras_spectral.provenance import groups_are_target
-from keras_spectral.spectra.groups import ALL, Membership
+from keras_spectral.spectra.groups import ALL, Membership, permutation_within
 from keras_spectral.spectra.summaries import SUMMARIES
 
 MOMENT = ["run", "epoch", "step"]
@@ -67,13 +67,10 @@ def permuted(study, number):
     groups = target_groups(study)
     ids = np.arange(len(study.y)) if study.ids is None else np.asarray(study.ids)
     _, first, subject = np.unique(ids, return_index=True, return_inverse=True)
-    strata = np.zeros(len(first)) if study.within is None else np.asarray(study.within)[first]
+    labels = np.zeros(len(first)) if study.within is None else np.asarray(study.within)[first]
+    strata, _ = pd.factorize(labels, use_na_sentinel=False)
     generator = np.random.default_rng([len(first), number])
-    source = first.copy()
-    for stratum in pd.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        source[members] = first[generator.permutation(members)]
-    rows = source[subject]
+    rows = first[permutation_within(strata, generator)][subject]
     return dataclasses.replace(study, y=study.y[rows], groups=groups[rows])
 
 

@@ -202,7 +202,7 @@ def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
             f"Received: different labels within the subject of row {bad}. Try `subjects=None`."
         )
     labelled = np.flatnonzero(per_subject.any(axis=1))
-    blocks = [labelled]
+    stratum = np.zeros(len(labelled), dtype=int)
     if strata is not None:
         stratum = _strata(strata, subject_of, first_rows)[labelled]
         blocks = [labelled[stratum == value] for value in np.unique(stratum)]
@@ -216,12 +216,28 @@ def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
     masks = [real.mask]
     for _ in range(n):
         shuffled = per_subject.copy()
-        for block in blocks:
-            shuffled[block] = per_subject[generator.permutation(block)]
+        shuffled[labelled] = per_subject[labelled[permutation_within(stratum, generator)]]
         masks.append(shuffled[subject_of])
     relabeling = np.repeat(np.arange(n + 1, dtype=np.int32), len(real.names))
     mask = np.concatenate(masks, axis=1)
     return Membership(real.names * (n + 1), mask, relabeling, strata is not None)
+
+
+def permutation_within(strata, generator):
+    """Return a random permutation that leaves everybody in their stratum.
+
+    Args:
+        strata: Integer vector `[n]`, the stratum of each.
+        generator: NumPy `Generator`.
+
+    Returns:
+        Integer array `[n]`.
+    """
+    places = np.arange(len(strata))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        places[members] = generator.permutation(members)
+    return places
 
 
 def _strata(strata, subject_of, first_rows):
