@@ -1,11 +1,14 @@
 """What all tests share."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, which Python would search often
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Trainings with a permuted target: what is permuted, what is kept, what p-values come of it."""
 
 import dataclasses
+import shutil
 
 import joblib
 import numpy as np
@@ -158,14 +159,21 @@ class TestARunWithRetrainings:
         self, finished, tmp_path
     ):
         def stopped(fold, seed, epoch, number):
-            if (number, fold) == (2, 0):
+            if (number, fold) == (3, 1):
                 raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            trained(make_study(), PLAN, tmp_path / "run", progress=stopped)
-        kept = training_folder(tmp_path / "run", 1, 1, 0) / "scores.json"
+        folder = tmp_path / "run"
+        shutil.copytree(finished[0], folder)
+        shutil.rmtree(training_folder(folder, 3, 1, 0))
+        for name in ("probe.csv", "probe.relabelings.csv.gz", "retrained_scores.csv"):
+            (folder / name).unlink()
+        kept = training_folder(folder, 1, 1, 0) / "scores.json"
         before = kept.stat().st_mtime_ns
-        folder = prepared_folder(tmp_path / "run", make_study(), PLAN, resume=True)
+        prepared_folder(folder, make_study(), PLAN, resume=True)
+        with pytest.raises(KeyboardInterrupt):
+            cross_validated(make_study(), PLAN, folder, progress=stopped)
+        assert not (folder / "probe.csv").exists()
+        prepared_folder(folder, make_study(), PLAN, resume=True)
         cross_validated(make_study(), PLAN, folder)
         assert kept.stat().st_mtime_ns == before
         for name in ("probe.csv", "probe.relabelings.csv.gz", "retrained_scores.csv"):
