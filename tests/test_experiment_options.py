@@ -87,6 +87,14 @@ def test_no_fold_parts_the_examples_of_a_subject():
         assert study.y[test].mean() == pytest.approx(0.5, abs=0.11)
 
 
+def test_groups_are_relabelled_over_subjects_not_over_their_examples():
+    ids = np.tile([f"s{k}" for k in range(N // 2)], 2)
+    groups = pd.Series(np.tile(np.resize(["F", "M", "M"], N // 2), 2))
+    found = labellings(dataclasses.replace(table(ids=ids), groups=groups), PLAN)
+    assert found.n_relabelings == PLAN.relabelings
+    np.testing.assert_array_equal(found.mask[: N // 2], found.mask[N // 2 :])
+
+
 def test_strata_have_equal_shares_in_every_fold():
     sites = np.resize(["A"] * 3 + ["B"], N)
     for fold in range(2):

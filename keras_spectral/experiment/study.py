@@ -31,7 +31,8 @@ class Study:
             `[n, t, r]` of time series, or `Volumes`.
         y: Integer array `[n]` of classes.
         classes: Class names, in the order of `y`.
-        groups: What `fit(groups=…)` accepts, one row per example.
+        groups: What `fit(groups=…)` accepts, one row per example; alike for all examples of a
+            subject, as relabelings permute them over subjects.
         about: What is known of the data, for the provenance; `simulated=True` if it is not real.
         ids: The subject of each example, if some have several, as windows of a time series: no fold
             parts them. `None`: every example is a subject.
@@ -138,13 +139,14 @@ def labellings(study, plan):
 
     Raises:
         DataError: If a class has fewer subjects than there are folds.
-        GroupsError: If there is no group, or there are too many with their relabelings.
+        GroupsError: If there is no group, there are too many with their relabelings, or examples
+            of a subject differ in their groups.
     """
     require_enough_per_class(study.y[_first_of_each(study)], study.classes, plan.folds)
     groups = Membership.of(study.groups, n=len(study.y))
     if not plan.relabelings:
         return groups
-    return relabelings(groups, n=plan.relabelings, seed=0, strata=study.within)
+    return relabelings(groups, n=plan.relabelings, seed=0, subjects=study.ids, strata=study.within)
 
 
 def split(study, plan, fold, seed):

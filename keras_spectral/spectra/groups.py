@@ -199,7 +199,8 @@ def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
         bad = np.flatnonzero((per_subject[subject_of] != real.mask).any(axis=1))[0]
         raise GroupsError(
             "`groups` must be constant within a subject to be permuted over subjects. "
-            f"Received: different labels within the subject of row {bad}. Try `subjects=None`."
+            f"Received: different labels within the subject of row {bad}. Try one label per "
+            "subject; for conditions within subjects, `subjects=None` and the subjects as `strata`."
         )
     labelled = np.flatnonzero(per_subject.any(axis=1))
     stratum = np.zeros(len(labelled), dtype=int)
