@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 import keras_spectral as ks
-from benchmarks.overhead import machine, table
+from benchmarks.page import machine, table
 
 L = keras.layers
 

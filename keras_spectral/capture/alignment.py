@@ -16,6 +16,7 @@ from collections import defaultdict
 import keras
 import tensorflow as tf
 
+from keras_spectral.capture.recurrent import is_fused
 from keras_spectral.capture.registry import ANY_LAYER
 from keras_spectral.capture.rule import attributes, name_of_call
 from keras_spectral.capture.tape import WatchedForward
@@ -23,6 +24,15 @@ from keras_spectral.errors import UnsupportedLayerError
 
 TRIAL_BATCH = 7
 """A batch size that no other axis is likely to have."""
+
+NO_EXAMPLES = (
+    "nothing around it has outputs that lead with the example, so its rows belong to no group"
+)
+
+NOT_TWICE = (
+    "seen from outside it runs a fused kernel of a GPU, which cannot be differentiated for each "
+    "group; with `use_cudnn=False` it can"
+)
 
 
 def aligned_sites(sites, forward, x, strict=False):
@@ -47,15 +57,19 @@ def aligned_sites(sites, forward, x, strict=False):
             break
     else:
         return sites
-    for site in astray:
-        message = (
-            f"The spectra of layer {site.path!r} are not recorded: nothing around it has outputs "
-            "that lead with the example, so its rows belong to no group."
-        )
+    left_out = {site: NO_EXAMPLES for site in astray}
+    left_out |= {site: NOT_TWICE for site in sites if _runs_a_fused_kernel(site)}
+    for site, why in left_out.items():
+        message = f"The spectra of layer {site.path!r} are not recorded: {why}."
         if strict:
             raise UnsupportedLayerError(f"{message} Try `strict=False`, or other `layers`.")
         warnings.warn(message, stacklevel=2)
-    return [site for site in sites if site not in astray]
+    return [site for site in sites if site not in left_out]
+
+
+def _runs_a_fused_kernel(site):
+    """Tell whether the generic rule would differentiate a kernel again for each group."""
+    return site.rule is ANY_LAYER and any(map(is_fused, site.watched._flatten_layers()))
 
 
 def _moved_outwards(sites, forward, x, size):

@@ -162,7 +162,9 @@ def _comparisons(captured, forward, inputs):
 
 
 class _Run:
-    """One forward pass of a layer, watched, with random cotangents of what it returned.
+    """Forward passes of a layer, watched, with random cotangents of what it returns.
+
+    A pass for each set of examples: fused kernels of a GPU can be differentiated once only.
 
     Args:
         captured: List of `Site`.
@@ -172,13 +174,9 @@ class _Run:
 
     def __init__(self, captured, forward, inputs):
         self._sites = captured
-        self._watched = WatchedForward(captured)
+        self._forward = lambda: forward(inputs)
         self.n = keras.tree.flatten(inputs)[0].shape[0]
-        with tf.GradientTape(persistent=True) as self._tape, self._watched(self._tape.watch):
-            self._outputs = _leading_outputs(forward(inputs), self.n)
-        rng = np.random.default_rng(SEED)
-        self._cotangents = [rng.standard_normal(y.shape) for y in self._outputs]
-        self.some = rng.permutation(self.n) < (self.n + 1) // 2
+        self.some = np.random.default_rng(SEED).permutation(self.n) < (self.n + 1) // 2
 
     def gradients(self, members):
         """Return `{(site, weight name): (captured, by the tape)}`, the part of some examples.
@@ -186,44 +184,50 @@ class _Run:
         Args:
             members: Boolean array `[n]`.
         """
-        kept = [
-            tf.cast(d * members.reshape([-1] + [1] * (d.ndim - 1)), y.dtype)
-            for d, y in zip(self._cotangents, self._outputs, strict=True)
-        ]
-        adjoints = self._gradient(self._watched.outputs, kept)
+        watched = WatchedForward(self._sites)
+        with tf.GradientTape() as tape, watched(tape.watch):
+            outputs = _leading_outputs(self._forward(), self.n)
+        weights = {(site, name): v for site in self._sites for name, v in site.weights}
+        found = tape.gradient(
+            outputs,
+            watched.outputs + [variable.value for variable in weights.values()],
+            output_gradients=_cotangents(outputs, members),
+        )
+        found = [None if part is None else tf.convert_to_tensor(part) for part in found]
+        adjoints, gradients = found[: len(watched.outputs)], found[len(watched.outputs) :]
         mask = tf.constant(np.stack([members, np.ones(self.n, bool)], axis=1))
         backward = Backward(tf.constant(self.n), mask, tf.constant(True))
-        factors = self._watched.factors(adjoints, backward)
-        mixing = self._mixing(adjoints, members)
-        weights = {(site, name): v for site in self._sites for name, v in site.weights}
+        factors = watched.factors(adjoints, backward)
+        mixing = _mixing(watched, adjoints, members)
         return {
             (site, name): (
                 group_matrix(factors[site.path, name], "gradient", group_rows(mask))[
                     1 if site.path in mixing else 0
                 ].numpy(),
-                np.asarray(self._gradient([variable.value], kept, "zero")[0], float),
+                np.zeros(variable.shape) if gradient is None else np.asarray(gradient, float),
             )
-            for (site, name), variable in weights.items()
+            for ((site, name), variable), gradient in zip(weights.items(), gradients, strict=True)
             if (site.path, name) in factors
         }
 
-    def _gradient(self, sources, cotangents, unconnected="none"):
-        found = self._tape.gradient(
-            self._outputs,
-            sources,
-            output_gradients=cotangents,
-            unconnected_gradients=tf.UnconnectedGradients(unconnected),
-        )
-        return [None if part is None else tf.convert_to_tensor(part) for part in found]
 
-    def _mixing(self, adjoints, members):
-        """Return the paths of layers after which examples meet: others have adjoints too."""
-        left, paths = iter(adjoints), set()
-        for site, call in self._watched.calls:
-            own = [d for d in itertools.islice(left, len(call.outputs)) if d is not None]
-            if any(np.any(d.numpy()[~members]) for d in own):
-                paths.add(site.path)
-        return paths
+def _cotangents(outputs, members):
+    """Return random cotangents of some tensors, zero but for some examples."""
+    rng = np.random.default_rng(SEED)
+    return [
+        tf.cast(rng.standard_normal(y.shape) * members.reshape([-1] + [1] * (y.ndim - 1)), y.dtype)
+        for y in outputs
+    ]
+
+
+def _mixing(watched, adjoints, members):
+    """Return the paths of layers after which examples meet: others have adjoints too."""
+    left, paths = iter(adjoints), set()
+    for site, call in watched.calls:
+        own = [d for d in itertools.islice(left, len(call.outputs)) if d is not None]
+        if any(np.any(d.numpy()[~members]) for d in own):
+            paths.add(site.path)
+    return paths
 
 
 def _leading_outputs(outputs, n):

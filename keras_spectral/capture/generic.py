@@ -163,7 +163,7 @@ def _group_gradients(variables, calls, adjoints, backward):
     types = [tf.float32 if backward.scale is not None else v.value.dtype for v in variables]
 
     def of_all():
-        taped = [call.taped() for call in calls]
+        taped = [call.again() for call in calls]
         return tf.map_fn(lambda mask: of_one(mask, taped), masks, fn_output_signature=types)
 
     def none():

@@ -15,9 +15,14 @@ side.
 The gate adjoints are those of zeros that are sent into the loop along with the inputs, one for each
 number that an activation function receives, and take its gradient: a loop shows nothing of its
 inside, but differentiates with respect to what it is given. Keras' own code computes everything.
+
+On a GPU Keras may run a fused kernel, which has no inside and cannot be differentiated twice. Then
+its run stays as it is, and the loop is run again, in recorded steps only, from the same inputs with
+the same adjoints of its outputs: the same numbers up to rounding.
 """
 
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -42,10 +47,7 @@ class RecurrentRule:
         InWords("kernel", "the input of every step `[n, t, i]`", GATES, "`[i, o]`"),
         InWords("recurrent_kernel", "the state before every step `[n, t, u]`", GATES, "`[u, o]`"),
     )
-    left_to_generic = (
-        "a cell in another loop than that of `RNN`",
-        "on a GPU, unless `use_cudnn=False`",
-    )
+    left_to_generic = ("a cell in another loop than that of `RNN`",)
 
     def obstacle(self, layer):
         """Return `None`: nothing in a cell is in the way."""
@@ -62,10 +64,6 @@ class RecurrentRule:
         host = type(around[0])
         if (host.call, host.inner_loop) not in {(known.call, known.inner_loop) for known in LAYERS}:
             return f"run by {host.__name__}, which has a `call` or a loop of its own"
-        # On a GPU Keras may run its fused kernels, which call no activation function.
-        fused = hasattr(around[0], "use_cudnn") and around[0].use_cudnn is not False
-        if fused and tf.config.list_logical_devices("GPU"):
-            return "on a GPU, where Keras may run its fused kernels (not with `use_cudnn=False`)"
         return None
 
     def weights(self, layer):
@@ -81,41 +79,108 @@ class RecurrentRule:
             calls: List of `Call`.
             watch: Function by which a tensor is watched for its gradient.
         """
-        cell = layer.cell
+        loop = layer.inner_loop
 
         def watched_loop(sequences, initial_state, mask, training=False):
-            zeros = tf.zeros([*_leading_axes(sequences), cell.kernel.shape[1]], sequences.dtype)
-            watch(zeros)
-            mask = mask[0] if isinstance(mask, list | tuple) else mask
-            with attributes(layer, return_sequences=True), attributes(cell, call=_with_taps(cell)):
-                last, outputs, states = L.RNN.inner_loop(
-                    layer, _Tapped(sequences, zeros), initial_state, mask, training
-                )
-            seen = {
-                "sequences": sequences,
-                # Read now: of a stateful layer this is a variable, about to change.
-                "before": tf.convert_to_tensor(tf.nest.flatten(initial_state)[0]),
-                "outputs": outputs,
-                "mask": mask,
-                "dropped": cell.get_dropout_mask(sequences[:, 0]) if training else None,
-                "dropped_states": _state_dropout(cell, initial_state) if training else None,
-                "backwards": layer.go_backwards,
-            }
+            seen, zeros, found = _tapped_run(layer, watch, sequences, initial_state, mask, training)
             calls.append(Call(seen, (zeros,)))
-            return last, outputs, states
+            return found
 
-        with attributes(layer, inner_loop=watched_loop):
+        def fused_loop(sequences, initial_state, mask, training=False):
+            found = loop(sequences, initial_state, mask, training)
+            # One output may depend on another, or be it: Δ is of what goes out by each alone.
+            found = keras.tree.map_structure(tf.identity, found)
+            dropped = layer.cell.get_dropout_mask(sequences[:, 0]) if training else None
+            sequences = _dropped(sequences, dropped, layer.cell.units)
+            again = partial(_repeated, layer, sequences, initial_state, mask)
+            calls.append(Call(None, tuple(keras.tree.flatten(found)), again))
+            return found
+
+        with attributes(layer, inner_loop=fused_loop if is_fused(layer) else watched_loop):
             yield
 
     def factors(self, layer, calls, adjoints, backward):
         """Return A and Δ of both weights."""
         found = {name: [] for name, _ in self.weights(layer)}
-        for call, (delta,) in zip(calls, adjoints, strict=True):
+        for call, own in zip(calls, adjoints, strict=True):
+            seen, delta = call.again(own) if call.again else (call.inputs, own[0])
             delta = unscaled(delta, backward.scale)
-            for name, (a, d) in _normal_form(layer, call.inputs, delta).items():
+            for name, (a, d) in _normal_form(layer, seen, delta).items():
                 of_examples = _of_examples(a, d) if backward.example_gradients else None
                 found[name].append(Factors(a, d, of_examples))
         return {name: joined_calls(parts) for name, parts in found.items()}
+
+
+def is_fused(layer):
+    """Tell whether Keras runs a layer by one kernel of a GPU.
+
+    Args:
+        layer: Keras layer.
+
+    Returns:
+        `True` on a GPU, if the layer has no options that the kernel lacks.
+    """
+    if not isinstance(layer, L.GRU | L.LSTM) or layer.use_cudnn is False:
+        return False
+    # Keras has found out whether the kernel can do what the layer wants, and says so by this.
+    return not layer.supports_jit and not layer.recurrent_dropout
+
+
+def _tapped_run(layer, watch, sequences, initial_state, mask, training):
+    """Run the loop of a layer, zeros sent in beside the sequences.
+
+    Returns:
+        `(seen, zeros, found)`: what `_normal_form` asks for, the zeros `[n, t, o]`, and what the
+        loop returns, its outputs as sequences.
+    """
+    cell = layer.cell
+    zeros = tf.zeros([*_leading_axes(sequences), cell.kernel.shape[1]], sequences.dtype)
+    watch(zeros)
+    mask = mask[0] if isinstance(mask, list | tuple) else mask
+    with attributes(layer, return_sequences=True), attributes(cell, call=_with_taps(cell)):
+        found = L.RNN.inner_loop(layer, _Tapped(sequences, zeros), initial_state, mask, training)
+    seen = {
+        "sequences": sequences,
+        # Read now: of a stateful layer this is a variable, about to change.
+        "before": tf.convert_to_tensor(tf.nest.flatten(initial_state)[0]),
+        "outputs": found[1],
+        "mask": mask,
+        "dropped": cell.get_dropout_mask(sequences[:, 0]) if training else None,
+        "dropped_states": _state_dropout(cell, initial_state) if training else None,
+        "backwards": layer.go_backwards,
+    }
+    return seen, zeros, found
+
+
+def _repeated(layer, sequences, initial_state, mask, adjoints):
+    """Run the loop of a layer that was run by a fused kernel.
+
+    Args:
+        layer: The recurrent layer.
+        sequences: Its input, after dropout.
+        initial_state: As the loop received it.
+        mask: As the loop received it.
+        adjoints: Those of all outputs of the kernel, `None` where one has no influence.
+
+    Returns:
+        `(seen, delta)`: what `_normal_form` asks for, and the gate adjoints `[n, t, o]`.
+    """
+    with tf.GradientTape() as tape, keras.StatelessScope():
+        seen, zeros, (last, outputs, states) = _tapped_run(
+            layer, tape.watch, sequences, initial_state, mask, training=False
+        )
+    of_last, of_outputs, *of_states = adjoints
+    ends, given = [last, outputs, *states], [of_last, of_outputs, *of_states]
+    if not layer.return_sequences:
+        ends, given = [last, last, *states], [of_last, of_outputs, *of_states]
+        given[1] = None if of_outputs is None else of_outputs[:, 0]
+    elif of_outputs is not None and seen["mask"] is not None:
+        # The kernel fills the steps that it skips with zeros.
+        steps = tf.reverse(seen["mask"], [1]) if layer.go_backwards else seen["mask"]
+        given[1] = _unless_masked(of_outputs, tf.cast(steps, tf.bool))
+    pairs = [(end, d) for end, d in zip(ends, given, strict=True) if d is not None]
+    ends, given = zip(*pairs, strict=True)
+    return seen, tape.gradient(ends, zeros, output_gradients=list(given))
 
 
 class _Tapped(NamedTuple):

@@ -22,12 +22,12 @@ class Call:
         inputs: What the layer received (after casting to its compute type).
         outputs: Tuple of tensors with respect to which the loss is differentiated: `Z`, to which
             the activation function is applied, or all that the layer returned.
-        taped: Function that returns the outputs and a tape of the call alone, or `None`.
+        again: Function by which the rule runs the call once more, if one look is not enough.
     """
 
     inputs: Any
     outputs: tuple
-    taped: Any = None
+    again: Any = None
 
 
 class Backward(NamedTuple):

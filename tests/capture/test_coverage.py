@@ -3,10 +3,17 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_spectral as ks
-from keras_spectral.capture.coverage import BIAS, LEFT_OUT, NO_EXAMPLE, NOT_ITSELF, NOT_TRAINED
+from keras_spectral.capture import alignment, coverage
+from keras_spectral.capture.coverage import (
+    BIAS,
+    FUSED,
+    LEFT_OUT,
+    NO_EXAMPLE,
+    NOT_ITSELF,
+    NOT_TRAINED,
+)
 from keras_spectral.capture.listing import WIDTH, listing
 from tests.capture.every_layer import TRAINABLE
 from tests.capture.examples import N, example
@@ -205,12 +212,20 @@ def test_a_kernel_that_is_not_trained_is_not_captured():
     assert table["reason"].to_dict() == {"kernel": NOT_TRAINED, "bias": BIAS}
 
 
-def test_on_a_gpu_a_recurrent_layer_may_run_fused_kernels(monkeypatch):
-    model, _, _ = example(lambda: L.LSTM(3), (5, 4))
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["GPU:0"])
-    assert all("fused kernels" in reason for reason in reasons(model).values())
-    model, _, _ = example(lambda: L.LSTM(3, use_cudnn=False), (5, 4))
-    assert reasons(model)["kernel"] == ""
+class Twice(L.LSTM):
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        return 2 * super().call(sequences, initial_state, mask, training)
+
+
+def test_on_a_gpu_what_runs_a_fused_kernel_in_a_call_of_its_own_is_not_captured(monkeypatch):
+    model, x, y = example(lambda: Twice(3, name="own"), (5, 4))
+    model.compile(loss="mse")
+    assert set(ks.introspect(model, x, y).layers) == {"own/lstm_cell"}
+    for module in (alignment, coverage):
+        monkeypatch.setattr(module, "is_fused", lambda layer: isinstance(layer, L.LSTM))
+    with pytest.warns(UserWarning, match="'own/lstm_cell' are not recorded: .* a fused kernel"):
+        assert not ks.introspect(model, x, y).layers
+    assert set(ks.coverage(model)["reason"]) == {FUSED}
 
 
 def test_looking_leaves_the_model_as_it_was():

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import keras_spectral as ks
+from keras_spectral.capture import recurrent
 from tests.oracles import restated
 from tests.oracles.mlp import singular_values
 
@@ -361,6 +362,35 @@ def test_dropout_is_in_the_activations():
             lambda mask: None if mask is None else tf.cast(mask, tf.float64), dropped
         )
         assert_equal(log, restated_factors(one, layer, x, y, dropped=dropped), 1e-5)
+
+
+FUSED = [f"{kind} {name}" for kind in ("LSTM", "GRU") for name in RECURRENT if name != "masked"]
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_run_by_a_fused_kernel_is_repeated(name, monkeypatch):
+    monkeypatch.setattr(recurrent, "is_fused", lambda layer: True)  # a CPU has none: told so
+    one = CASES[name]
+    model, layer, x, y = built(one, "float32")
+    before = model.get_weights()
+    log = recorded(model, x, y, "sum_over_batch_size")
+    wanted = oracle(one, model, layer, x, y, "sum_over_batch_size")
+    assert set(log.rows["weight"]) == set(wanted)
+    assert_equal(log, wanted, TOLERANCES["float32"])
+    assert "inner_loop" not in vars(layer)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_a_repeated_run_drops_what_the_first_one_dropped(monkeypatch):
+    one = case(L.LSTM, 3, restated=restated.lstm, shape=(4, 2), dropout=0.4)
+    logs = []
+    for fused in (False, True):
+        monkeypatch.setattr(recurrent, "is_fused", lambda layer, fused=fused: fused)
+        keras.utils.set_random_seed(0)
+        model, _, x, y = built(one, "float32")
+        logs.append(recorded(model, x, y, "sum"))
+    np.testing.assert_allclose(logs[1].sigma, logs[0].sigma, rtol=1e-4, atol=1e-6)
 
 
 DROPOUTS = [
