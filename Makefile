@@ -29,6 +29,9 @@ $(INSTALLED): requirements.lock pyproject.toml $(COMPILED)
 demo: $(INSTALLED)  ## train a small network and look at its groups
 	.venv/bin/keras-spectral demo
 
+# Two workers share the cores: threads of theirs would only wait for each other.
+test: export TF_NUM_INTRAOP_THREADS ?= 1
+test: export OPENBLAS_NUM_THREADS ?= 1
 test: $(INSTALLED)  ## the fast tests and every example in a docstring
 	$(PYTHON) -m pytest -n 2 --dist worksteal --doctest-modules keras_spectral tests
 

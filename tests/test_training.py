@@ -1,5 +1,8 @@
 """Training with spectra: the same weights, every way of calling `fit`, nothing left behind."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -89,6 +92,33 @@ def test_weights_and_history_equal_those_of_a_plain_model_bit_for_bit(way):
         np.testing.assert_array_equal(mine, plain)
     assert watched_history == history
     assert len(watched.spectral_log.steps) == 12
+
+
+WIDE = """
+import keras, numpy as np, keras_spectral as ks
+L = keras.layers
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((192, 64, 32), "float32"), rng.integers(0, 2, 192)
+def trained(cls, **watched):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((64, 32))
+    hidden = L.Flatten()(L.Conv1D(48, 5, activation="relu")(inputs))
+    hidden = L.Dense(512, activation="relu")(hidden)
+    model = cls(inputs, L.Dense(2, activation="softmax")(hidden))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x, y, batch_size=64, epochs=2, verbose=0, **watched)
+    return model.get_weights()
+for plain, mine in zip(trained(keras.Model), trained(ks.SpectralModel, groups=y), strict=True):
+    np.testing.assert_array_equal(mine, plain)
+"""
+
+
+def test_weights_are_the_same_where_an_operation_takes_all_cores():
+    every_core = {name: v for name, v in os.environ.items() if "THREADS" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", WIDE], env=every_core, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
 
 
 def test_an_unbuilt_subclassed_model_trains_as_without_us():
