@@ -2,6 +2,7 @@
 # Another interpreter: make PYTHON3=python3.12 test
 
 PYTHON3 ?= python3
+TESTS ?= tests
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 COMPILED := keras_spectral/spectra/eigenvalues.c scripts/compile_eigenvalues.py
@@ -30,13 +31,13 @@ demo: $(INSTALLED)  ## train a small network and look at its groups
 	.venv/bin/keras-spectral demo
 
 # Two workers share the cores: threads of theirs would only wait for each other.
-test: export TF_NUM_INTRAOP_THREADS ?= 1
-test: export OPENBLAS_NUM_THREADS ?= 1
+test slow: export TF_NUM_INTRAOP_THREADS ?= 1
+test slow: export OPENBLAS_NUM_THREADS ?= 1
 test: $(INSTALLED)  ## the fast tests and every example in a docstring
 	$(PYTHON) -m pytest -n 2 --dist worksteal --doctest-modules keras_spectral tests
 
 slow: $(INSTALLED)  ## the tests that take more than a few seconds
-	$(PYTHON) -m pytest -n 2 --dist worksteal -m slow
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m slow $(TESTS)
 
 examples: $(INSTALLED)  ## run every example on simulated data; figures in runs/examples
 	printf '%s\n' examples/[0-9]*.py | xargs -n 1 -P 2 $(PYTHON)

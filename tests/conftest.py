@@ -11,6 +11,14 @@ import pytest
 gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, which Python would search often
 
 
+@pytest.fixture(scope="module", autouse=True)
+def garbage():
+    """Collect it once a module, and never look again at what stays."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     """Give every test the same random start, whatever ran before."""

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 GROWTH = 9_000_000
 """Bytes of resident memory over steps 200 to 2,000, beyond those by which a plain model grows: room
 for the newest part of the log kept in memory (`log.spool.MEMORY_LIMIT`, three times while it
@@ -16,7 +18,7 @@ LATE_GROWTH = 3_000_000
 SCRIPT = """
 import sys, keras, numpy as np, keras_spectral as ks
 
-watched = sys.argv[1] == "watched"
+watched, epochs = sys.argv[1] == "watched", int(sys.argv[2])
 
 inputs = keras.Input((378,))
 x = inputs
@@ -39,22 +41,37 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.seen.append(resident())
 
-model.fit(*data, **groups, epochs=20, batch_size=32, verbose=0, callbacks=[Watch()])
+model.fit(*data, **groups, epochs=epochs, batch_size=32, verbose=0, callbacks=[Watch()])
 print(*Watch.seen)
-assert not watched or len(model.spectral_log.steps) == 4000
+assert not watched or len(model.spectral_log.steps) == 200 * epochs
 """
 
 
-def test_recording_every_step_leaves_memory_flat_after_two_hundred_steps():
+def resident_of(epochs):
+    """Return `{model: resident bytes after each epoch}` of both models, trained side by side."""
     processes = {
-        name: subprocess.Popen([sys.executable, "-c", SCRIPT, name], stdout=subprocess.PIPE)
+        name: subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, name, str(epochs)], stdout=subprocess.PIPE
+        )
         for name in ("plain", "watched")
     }
     seen = {
         name: [int(value) for value in process.communicate()[0].split()]
         for name, process in processes.items()
     }
+    assert [len(values) for values in seen.values()] == [epochs, epochs]
+    return seen
+
+
+def test_recording_every_step_leaves_memory_flat_after_two_hundred_steps():
+    seen = resident_of(epochs=20)
     growth = {name: max(values[1:10]) - values[0] for name, values in seen.items()}
     assert growth["watched"] - growth["plain"] < GROWTH, seen
     assert seen["watched"][19] - seen["watched"][14] < LATE_GROWTH, seen
-    assert [len(values) for values in seen.values()] == [20, 20]
+
+
+@pytest.mark.slow
+def test_ten_thousand_steps_take_no_more_memory_than_a_few_thousand():
+    seen = resident_of(epochs=50)
+    late = {name: max(values[45:]) - min(values[15:20]) for name, values in seen.items()}
+    assert late["watched"] - max(0, late["plain"]) < LATE_GROWTH, seen

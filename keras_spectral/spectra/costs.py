@@ -3,6 +3,8 @@
 Letters: `n` examples of each block (the whole batch first, then the groups), `s` positions.
 """
 
+import math
+
 EIGEN = 20.0
 """Cost of an eigenvalue problem of size d, in units of d³ multiplications of a matrix product."""
 
@@ -24,10 +26,13 @@ def adds_examples(sizes):
 
 
 def _products(sizes, s, entries):
-    # Rows are multiplied once for each group they are in, or once, and examples added up.
+    # Rows are multiplied once, and examples added up, or once for each group they are in, and once
+    # more for the whole batch, unless groups divide it.
+    n, *groups = sizes
     if adds_examples(sizes):
-        return sizes[0] * (s + len(sizes)) * entries
-    return sum(sizes) * s * entries
+        return n * (s + len(sizes)) * entries
+    times = sum(groups) + (0 if groups and math.isclose(sum(groups), n) else n)
+    return times * s * entries
 
 
 def prefers_rows(sizes, s, width):

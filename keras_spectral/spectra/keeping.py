@@ -6,7 +6,7 @@ from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factors import rows_of
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
-from keras_spectral.spectra.matrices import group_matrix, smaller_gram
+from keras_spectral.spectra.matrices import group_matrix, smaller_gram, smaller_grams
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.rows import GroupRows, group_rows
 
@@ -39,18 +39,13 @@ def _factors(stack, factors, _):
 
 
 def _grams(stack, factors, rows):
-    blocks = [None] if rows is None else [None, rows]
-    grams = [
-        tf.concat([smaller_gram(factors[j], quantity, block) for block in blocks], axis=0)
-        for j, quantity in stack.wanted
-    ]
-    return [tf.stack(grams)]
+    return [tf.stack([smaller_grams(factors[j], quantity, rows) for j, quantity in stack.wanted])]
 
 
 def _example_parts(stack, factors, n):
     ((j, quantity),) = stack.wanted
     examples = tf.range(n)
-    each = GroupRows(examples[:, None], tf.ones_like(examples))
+    each = GroupRows(examples[:, None], tf.ones_like(examples), tf.constant(True))
     part = group_matrix if stack.is_gradient else smaller_gram
     return part(factors[j], quantity, each)
 

@@ -114,7 +114,7 @@ class Patches(tf.experimental.ExtensionType):
             return self._sum(None, shape, term, others)[None]
         return tf.map_fn(
             lambda own: self._sum(tf.gather(own[0], tf.range(own[1])), shape, term, others),
-            rows,
+            (rows.index, rows.count),
             fn_output_signature=tf.TensorSpec(shape, tf.float64),
             parallel_iterations=1,  # of which each holds patches
         )

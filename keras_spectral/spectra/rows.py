@@ -15,10 +15,12 @@ class GroupRows(NamedTuple):
         index: Integer tensor `[g, m]`: the examples of each group, in order, then the number `n`
             (one past the last example) as padding.
         count: Integer tensor `[g]`: examples of each group in this batch.
+        divide: Scalar boolean tensor: whether every example is in exactly one group.
     """
 
     index: Any
     count: Any
+    divide: Any
 
     def take(self, x):
         """Return the rows of each group, padded with zero rows.
@@ -64,4 +66,5 @@ def group_rows(mask):
     largest = tf.maximum(tf.reduce_max(count), 1)
     order = tf.argsort(members, axis=1, direction="DESCENDING", stable=True)[:, :largest]
     index = tf.where(tf.range(largest) < count[:, None], order, n)
-    return GroupRows(index, count)
+    divide = tf.reduce_all(tf.equal(tf.reduce_sum(members, axis=0), 1))
+    return GroupRows(index, count, divide)

@@ -1,5 +1,7 @@
 """Any layer with trainable weights, against per-example tapes and NumPy."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -80,11 +82,11 @@ def assert_gradients_equal(log, weights, gradients):
 
 
 def _cases_and_modes():
-    """Yield every case in every mode; the quick suite runs eagerly or in XLA by turns."""
-    for number, name in enumerate(CASES):
-        yield name, "graph"
-        yield name, ("eager", "xla")[number % 2]
-        yield pytest.param(name, ("xla", "eager")[number % 2], marks=pytest.mark.slow)
+    """Yield every case in every mode; the quick suite takes the modes by turns."""
+    for (number, name), (turn, mode) in itertools.product(
+        enumerate(CASES), enumerate(("graph", "eager", "xla"))
+    ):
+        yield pytest.param(name, mode, marks=pytest.mark.slow if (number - turn) % 3 else [])
 
 
 @pytest.mark.parametrize(("name", "mode"), list(_cases_and_modes()))

@@ -334,7 +334,7 @@ def test_spectra_equal_the_oracle(name, mode, reduction, groups):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if number % 7 else [])
+        pytest.param(name, marks=pytest.mark.slow if number % 21 else [])
         for number, name in enumerate(CASES)
         if "channels first" not in name
     ],
@@ -367,7 +367,10 @@ def test_dropout_is_in_the_activations():
 FUSED = [f"{kind} {name}" for kind in ("LSTM", "GRU") for name in RECURRENT if name != "masked"]
 
 
-@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if k % 4 else []) for k, name in enumerate(FUSED)],
+)
 def test_a_run_by_a_fused_kernel_is_repeated(name, monkeypatch):
     monkeypatch.setattr(recurrent, "is_fused", lambda layer: True)  # a CPU has none: told so
     one = CASES[name]
