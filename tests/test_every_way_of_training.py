@@ -352,13 +352,25 @@ ON_SIGNALS = {
 }
 """The ways that a loop in the graph might be in the way of."""
 
-LIKE_ANOTHER = {"states handed on", "sequential", "subclassed, built", "class weights"}
-"""The ways that the quick suite leaves to the slow one."""
+LEFT_TO_SLOW = {
+    "states handed on",
+    "sequential",
+    "subclassed, built",
+    "subclassed, unbuilt",
+    "a shared submodel",
+    "class weights",
+    "constraints",
+    "activity regularisers",
+    "weight regularisers",
+    "bfloat16",
+    "validation",
+}
+"""The ways that are like another one, and that the quick suite leaves to the slow one."""
 
 QUICK = {
     ("masking", "words"),
-    *((way, "signals") for way in ON_SIGNALS),
-    *((way, "short") for way in WAYS if way not in {*ON_SIGNALS, *LIKE_ANOTHER}),
+    *((way, "signals") for way in ON_SIGNALS - LEFT_TO_SLOW),
+    *((way, "short") for way in WAYS if way not in ON_SIGNALS | LEFT_TO_SLOW),
 }
 
 

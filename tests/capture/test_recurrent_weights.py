@@ -20,14 +20,17 @@ CELLS = {
 
 
 MIXED = ("mixed_float16", "mixed_bfloat16")
-QUICK = {("LSTM", "mixed_float16"), ("GRU, gate by gate", "mixed_bfloat16")}
+QUICK = {
+    *((name, "float32") for name in ("SimpleRNN", "LSTM, gate by gate", "GRU, states dropped")),
+    ("LSTM", "mixed_float16"),
+    ("GRU, gate by gate", "mixed_bfloat16"),
+}
 
 
 def _cases():
-    """Yield every cell under every policy; the quick suite takes few of the mixed ones."""
+    """Yield every cell under every policy; the quick suite takes few of them."""
     for name in CELLS:
-        yield name, "float32"
-        for policy in MIXED:
+        for policy in ("float32", *MIXED):
             marks = [] if (name, policy) in QUICK else [pytest.mark.slow]
             yield pytest.param(name, policy, marks=marks)
 
