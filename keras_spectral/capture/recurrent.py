@@ -87,12 +87,14 @@ class RecurrentRule:
             return found
 
         def fused_loop(sequences, initial_state, mask, training=False):
+            # Read now: of a stateful layer they are variables, about to change.
+            before = keras.tree.map_structure(tf.convert_to_tensor, initial_state)
             found = loop(sequences, initial_state, mask, training)
             # One output may depend on another, or be it: Δ is of what goes out by each alone.
             found = keras.tree.map_structure(tf.identity, found)
             dropped = layer.cell.get_dropout_mask(sequences[:, 0]) if training else None
             sequences = _dropped(sequences, dropped, layer.cell.units)
-            again = partial(_repeated, layer, sequences, initial_state, mask)
+            again = partial(_repeated, layer, sequences, before, mask)
             calls.append(Call(None, tuple(keras.tree.flatten(found)), again))
             return found
 
@@ -170,16 +172,14 @@ def _repeated(layer, sequences, initial_state, mask, adjoints):
             layer, tape.watch, sequences, initial_state, mask, training=False
         )
     of_last, of_outputs, *of_states = adjoints
-    ends, given = [last, outputs, *states], [of_last, of_outputs, *of_states]
-    if not layer.return_sequences:
-        ends, given = [last, last, *states], [of_last, of_outputs, *of_states]
-        given[1] = None if of_outputs is None else of_outputs[:, 0]
+    if of_outputs is not None and not layer.return_sequences:
+        outputs, of_outputs = last, of_outputs[:, 0]
     elif of_outputs is not None and seen["mask"] is not None:
         # The kernel fills the steps that it skips with zeros.
         steps = tf.reverse(seen["mask"], [1]) if layer.go_backwards else seen["mask"]
-        given[1] = _unless_masked(of_outputs, tf.cast(steps, tf.bool))
-    pairs = [(end, d) for end, d in zip(ends, given, strict=True) if d is not None]
-    ends, given = zip(*pairs, strict=True)
+        of_outputs = _unless_masked(of_outputs, tf.cast(steps, tf.bool))
+    pairs = zip([last, outputs, *states], [of_last, of_outputs, *of_states], strict=True)
+    ends, given = zip(*((end, d) for end, d in pairs if d is not None), strict=True)
     return seen, tape.gradient(ends, zeros, output_gradients=list(given))
 
 

@@ -430,8 +430,12 @@ def restated_factors(one, layer, x, y, **options):
     }
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
-def test_states_may_come_from_outside_or_from_the_batch_before(kind):
+@pytest.mark.parametrize(
+    ("kind", "fused"),
+    [("LSTM", False), ("GRU", False), ("SimpleRNN", False), ("LSTM", True), ("GRU", True)],
+)
+def test_states_may_come_from_outside_or_from_the_batch_before(kind, fused, monkeypatch):
+    monkeypatch.setattr(recurrent, "is_fused", lambda layer: fused)
     restatement = {"LSTM": restated.lstm, "GRU": restated.gru, "SimpleRNN": restated.simple_rnn}
     layer = getattr(L, kind)(3, stateful=True, return_sequences=True)
     inputs = keras.Input(batch_shape=(N, 4, 2))
