@@ -49,7 +49,7 @@ def _mlp(inputs, width, depth, batch, steps):
 
 
 def _of_series(network, **options):
-    return Workload(lambda: network(*SERIES, 2, **options), SERIES, batch=32, steps=32)
+    return Workload(lambda: network(*SERIES, 2, **options), SERIES, batch=32, steps=16)
 
 
 WORKLOADS = {
