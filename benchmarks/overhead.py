@@ -139,8 +139,8 @@ def figure(found):
         ax.set_xscale("log")
         ax.set_title(case)
         ax.set_xlabel("time of a step, as a ratio to plain `fit`")
-        low, high = ax.get_xlim()
-        ticks = [t for t in (0.8, 1, 1.5, 2, 3, 5, 10, 20) if low < t < high and t * 5 > high**0.6]
+        ticks = (0.8, 1, 1.5, 2, 3) if ax.get_xlim()[1] < 4 else (1, 2, 5, 10, 20, 50)
+        ticks = [tick for tick in ticks if ax.get_xlim()[0] < tick < ax.get_xlim()[1]]
         ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
         ax.minorticks_off()
     axes[0].set_yticks(range(len(names)), names)
