@@ -1,0 +1,216 @@
+"""Gradients as they are captured, beside those of plain differentiation.
+
+Letters: `n` example, `s` position, `i` input feature, `o` output feature.
+
+Random cotangents `D [n, …]` stand for `∂L/∂output`. The gradient that a rule makes of them, for all
+examples and for some, is compared with that of the tape, for some with the cotangents of all others
+set to zero.
+"""
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.capture.rule import Backward
+from keras_spectral.capture.tape import WatchedForward
+from keras_spectral.errors import LayerRuleError
+from keras_spectral.spectra.matrices import group_matrix
+from keras_spectral.spectra.rows import group_rows
+
+TOLERANCE = 1e-4
+"""Largest difference, relative to the Frobenius norm of the gradient."""
+
+COARSE_TOLERANCE = 5e-2
+"""The same where the layer computes in 16 bits."""
+
+NEGLIGIBLE = 1e-2
+"""A gradient smaller than this part of the layer's largest is compared relative to that part."""
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The gradient of one weight, as it is captured and as the tape has it.
+
+    Attributes:
+        site: `Site` of the layer.
+        name: Name of the weight.
+        variable: The weight.
+        of_all: Largest difference for all examples, relative to the norm of the gradient.
+        of_some: The same for some of the examples.
+    """
+
+    site: Any
+    name: str
+    variable: Any
+    of_all: float
+    of_some: float
+
+    @property
+    def tolerance(self):
+        """The largest difference that rounding may make."""
+        coarse = self.site.layer.compute_dtype in {"float16", "bfloat16"}
+        return COARSE_TOLERANCE if coarse else TOLERANCE
+
+    @property
+    def ok(self):
+        """Whether the gradients agree."""
+        return max(self.of_all, self.of_some) <= self.tolerance
+
+    def row(self):
+        """Return the row of the table."""
+        return {
+            "layer": self.site.path,
+            "weight": self.name,
+            "rule": type(self.site.rule).__name__,
+            "shape": tuple(self.variable.shape),
+            "error": max(self.of_all, self.of_some),
+            "ok": self.ok,
+        }
+
+
+def comparisons(captured, forward, inputs):
+    """Return a `Comparison` for each captured weight that a gradient reaches.
+
+    Args:
+        captured: List of `Site`.
+        forward: Function that calls the layer.
+        inputs: Structure of tensors.
+
+    Raises:
+        LayerRuleError: If an output of the layer does not lead with the example.
+    """
+    run = _Run(captured, forward, inputs)
+    differences = defaultdict(list)
+    for members in (np.ones(run.n, bool), run.some):
+        pairs = run.gradients(members)
+        largest = max((np.linalg.norm(gradient) for _, gradient in pairs.values()), default=0)
+        for (site, name), (found, gradient) in pairs.items():
+            scale = max(np.linalg.norm(gradient), NEGLIGIBLE * largest) or 1.0
+            layouts = _layouts(site, name, gradient, found.shape)
+            differences[site, name].append(_difference(found, layouts, TOLERANCE * scale) / scale)
+    return [
+        Comparison(site, name, dict(site.weights)[name], *both)
+        for (site, name), both in differences.items()
+    ]
+
+
+class _Run:
+    """Forward passes of a layer, watched, with random cotangents of what it returns.
+
+    A pass for each set of examples: fused kernels of a GPU can be differentiated once only.
+
+    Args:
+        captured: List of `Site`.
+        forward: Function that calls the layer.
+        inputs: Structure of tensors.
+    """
+
+    def __init__(self, captured, forward, inputs):
+        self._sites = captured
+        self._forward = lambda: forward(inputs)
+        self.n = keras.tree.flatten(inputs)[0].shape[0]
+        self.some = np.random.default_rng(SEED).permutation(self.n) < (self.n + 1) // 2
+
+    def gradients(self, members):
+        """Return `{(site, weight name): (captured, by the tape)}`, the part of some examples.
+
+        Args:
+            members: Boolean array `[n]`.
+        """
+        watched = WatchedForward(self._sites)
+        with tf.GradientTape() as tape, watched(tape.watch):
+            outputs = _leading_outputs(self._forward(), self.n)
+        weights = {(site, name): v for site in self._sites for name, v in site.weights}
+        found = tape.gradient(
+            outputs,
+            watched.outputs + [variable.value for variable in weights.values()],
+            output_gradients=_cotangents(outputs, members),
+        )
+        found = [None if part is None else tf.convert_to_tensor(part) for part in found]
+        adjoints, gradients = found[: len(watched.outputs)], found[len(watched.outputs) :]
+        mask = tf.constant(np.stack([members, np.ones(self.n, bool)], axis=1))
+        backward = Backward(tf.constant(self.n), mask, tf.constant(True))
+        factors = watched.factors(adjoints, backward)
+        mixing = _mixing(watched, adjoints, members)
+        return {
+            (site, name): (
+                group_matrix(factors[site.path, name], "gradient", group_rows(mask))[
+                    1 if site.path in mixing else 0
+                ].numpy(),
+                np.zeros(variable.shape) if gradient is None else np.asarray(gradient, float),
+            )
+            for ((site, name), variable), gradient in zip(weights.items(), gradients, strict=True)
+            if (site.path, name) in factors
+        }
+
+
+def _cotangents(outputs, members):
+    """Return random cotangents of some tensors, zero but for some examples."""
+    rng = np.random.default_rng(SEED)
+    return [
+        tf.cast(rng.standard_normal(y.shape) * members.reshape([-1] + [1] * (y.ndim - 1)), y.dtype)
+        for y in outputs
+    ]
+
+
+def _mixing(watched, adjoints, members):
+    """Return the paths of layers after which examples meet: others have adjoints too."""
+    left, paths = iter(adjoints), set()
+    for site, call in watched.calls:
+        own = [d for d in itertools.islice(left, len(call.outputs)) if d is not None]
+        if any(np.any(d.numpy()[~members]) for d in own):
+            paths.add(site.path)
+    return paths
+
+
+def _leading_outputs(outputs, n):
+    """Return the floating-point tensors of a structure, all of which must lead with the example."""
+    leaves = [leaf for leaf in keras.tree.flatten(outputs) if tf.is_tensor(leaf)]
+    leaves = [leaf for leaf in leaves if leaf.dtype.is_floating]
+    if not leaves or any(leaf.shape[:1] != [n] for leaf in leaves):
+        raise LayerRuleError(
+            "`layer` must return floating-point tensors whose first axis is the example. "
+            f"Received: outputs of shapes {[tuple(leaf.shape) for leaf in leaves]} for {n} "
+            "examples. Try a model in which the layer is followed by others."
+        )
+    return leaves
+
+
+def _layouts(site, name, gradient, shape):
+    """Return the gradient of a weight as the matrices that a captured one may stand for."""
+    if len(shape) == 2 and gradient.size == shape[0] * shape[1]:
+        layouts = [gradient.reshape(shape), gradient.reshape(shape[::-1]).T]
+    else:  # rows that are zero may be left out, as those of absent tokens
+        layouts = [gradient.reshape(-1, shape[1])]
+    if hasattr(site.rule, "matrices"):
+        layouts.append(site.rule.matrices(site.layer, name, tf.constant(gradient)[None])[0].numpy())
+    return layouts
+
+
+def _difference(found, layouts, tolerated):
+    """Return the largest difference of entries or, if that is too large, of singular values."""
+    if not all(np.isfinite(matrix).all() for matrix in (found, *layouts)):
+        return np.inf
+    entries = [np.abs(found - m).max() for m in layouts if m.shape == found.shape]
+    if entries and min(entries) <= tolerated:
+        return min(entries)
+    sigma = _singular_values(found)
+    spectra = [
+        np.abs(_padded(sigma, s) - _padded(s, sigma)).max() for s in map(_singular_values, layouts)
+    ]
+    return min(entries + spectra)
+
+
+def _singular_values(matrix):
+    return np.linalg.svd(matrix, compute_uv=False)
+
+
+def _padded(sigma, other):
+    return np.pad(sigma, (0, max(0, len(other) - len(sigma))))
