@@ -7,7 +7,7 @@ import keras
 import pandas as pd
 from keras.src.models.functional import Functional  # Keras has no public name for it
 
-from keras_spectral.capture.alignment import aligned_sites
+from keras_spectral.capture.alignment import NOT_TWICE, aligned_sites
 from keras_spectral.capture.recurrent import is_fused
 from keras_spectral.capture.registry import ANY_LAYER, stepped_aside
 from keras_spectral.capture.rule import losses_kept, own_variables
@@ -21,7 +21,6 @@ LEFT_OUT = "not among the weights that the rule of the layer records"
 
 NOT_ITSELF = "called in a loop, used elsewhere too, or with another leading axis than the example"
 
-FUSED = "run by a fused kernel of a GPU in a `call` of its own (not with `use_cudnn=False`)"
 NO_EXAMPLE = "called with another leading axis than the example, as all around it"
 
 COLUMNS = (
@@ -149,5 +148,5 @@ def _why_not(site, found, variable):
     if not variable.trainable:
         return NOT_TRAINED
     if found is None:
-        return FUSED if any(map(is_fused, site.around)) else NO_EXAMPLE
+        return NOT_TWICE if any(map(is_fused, site.around)) else NO_EXAMPLE
     return BIAS if variable is getattr(site.layer, "bias", None) else LEFT_OUT

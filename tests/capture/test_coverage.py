@@ -8,7 +8,6 @@ import keras_spectral as ks
 from keras_spectral.capture import alignment, coverage
 from keras_spectral.capture.coverage import (
     BIAS,
-    FUSED,
     LEFT_OUT,
     NO_EXAMPLE,
     NOT_ITSELF,
@@ -225,7 +224,7 @@ def test_on_a_gpu_what_runs_a_fused_kernel_in_a_call_of_its_own_is_not_captured(
         monkeypatch.setattr(module, "is_fused", lambda layer: isinstance(layer, L.LSTM))
     with pytest.warns(UserWarning, match="'own/lstm_cell' are not recorded: .* a fused kernel"):
         assert not ks.introspect(model, x, y).layers
-    assert set(ks.coverage(model)["reason"]) == {FUSED}
+    assert set(ks.coverage(model)["reason"]) == {alignment.NOT_TWICE}
 
 
 def test_looking_leaves_the_model_as_it_was():
