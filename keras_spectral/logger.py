@@ -9,6 +9,7 @@ from keras_spectral.errors import RecordingError
 from keras_spectral.log import SpectralLog
 from keras_spectral.records import encoded
 from keras_spectral.solver import Solver
+from keras_spectral.spectra.bases import Bases
 from keras_spectral.spectra.groups import Membership
 from keras_spectral.spectra.stacks import layout_for
 
@@ -52,6 +53,7 @@ class SpectralLogger:
             self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
             self._batch = tf.Variable(0, dtype=tf.int64, trainable=False, name="batch")
         self._queues = {}
+        self._bases = Bases()
         self._solver = Solver()
         self._dequeued = []
         self._record_bytes = CAPACITY_BYTES
@@ -183,7 +185,8 @@ class SpectralLogger:
         layout = layout_for(
             factors, settings.quantities, settings.top_k, settings.method, self._sizes
         )
-        record = encoded(layout, self.step, self._epoch, n, list(factors.values()), mask)
+        parts = list(factors.values())
+        record = encoded(layout, self.step, self._epoch, n, parts, mask, self._bases)
         queue = self._queue_for(layout, tuple(tensor.dtype for tensor in record))
         room = tf.debugging.assert_less(
             queue.size(),

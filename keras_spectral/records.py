@@ -8,13 +8,14 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_spectral.log import SpectralLog
+from keras_spectral.log.schema import RESIDUAL
 from keras_spectral.spectra.factors import FACTORS
 from keras_spectral.spectra.groups import ALL
 from keras_spectral.spectra.keeping import kept_by
 from keras_spectral.spectra.summaries import SUMMARIES, SpectrumTable
 
 
-def encoded(layout, step, epoch, n, factors, mask):
+def encoded(layout, step, epoch, n, factors, mask, bases):
     """Return the tensors that one step leaves, a record for `spectra.pile`. Runs in the graph.
 
     Args:
@@ -24,6 +25,7 @@ def encoded(layout, step, epoch, n, factors, mask):
         n: Scalar integer tensor, the number of examples.
         factors: List of `Factors`, in the order of the layout's weights.
         mask: 0/1 tensor `[n, g - 1]`, or `None`.
+        bases: `Bases` that follow the steps.
 
     Returns:
         List of tensors.
@@ -31,7 +33,7 @@ def encoded(layout, step, epoch, n, factors, mask):
     positions = [f.positions(name) for f in factors for name in FACTORS]
     head = tf.stack([tf.cast(value, tf.int64) for value in (step, epoch, *positions)])
     members = tf.zeros(tf.stack([n, 0]), tf.uint8) if mask is None else tf.cast(mask, tf.uint8)
-    return [head, members, *kept_by(layout.stacks, factors, mask, n)]
+    return [head, members, *kept_by(layout.stacks, factors, mask, n, bases)]
 
 
 def decoded(spectra, membership):
@@ -44,7 +46,7 @@ def decoded(spectra, membership):
     Returns:
         A `SpectralLog`: a row per present group, relabelled pseudo-groups as summaries.
     """
-    layout, heads, sizes, norm, sigma = spectra
+    layout, heads, sizes, norm, sigma, residual = spectra
     n_rows = layout.n_rows(heads, sizes)
     kept, bounds = layout.n_kept(n_rows)
     frame = {
@@ -59,6 +61,8 @@ def decoded(spectra, membership):
         "frobenius_norm": norm,
         "truncated": kept < bounds,
     }
+    if not layout.is_exact:
+        frame[RESIDUAL] = residual
     present = np.broadcast_to(sizes[:, None, :] > 0, n_rows.shape)
     rows = {name: np.broadcast_to(column, n_rows.shape)[present] for name, column in frame.items()}
     return _as_log(pd.DataFrame(rows), sigma[present])
@@ -91,5 +95,6 @@ def _summaries(rows, sigma):
     norms = rows["frobenius_norm"].to_numpy(dtype=float)
     table = SpectrumTable(sigma, norms, rows["truncated"].to_numpy(dtype=bool))
     derived = {name: summary(table) for name, summary in SUMMARIES.items()}
-    kept = rows.drop(columns=["rank_bound", "frobenius_norm", "truncated"])
+    facts = ["rank_bound", "frobenius_norm", "truncated", RESIDUAL]
+    kept = rows.drop(columns=[name for name in facts if name in rows])
     return kept.assign(**derived).reset_index(drop=True)

@@ -10,7 +10,7 @@ from keras_spectral.errors import SettingsError
 from keras_spectral.spectra.summaries import SUMMARIES
 
 QUANTITIES = ("activation", "adjoint", "gradient")
-METHODS = ("auto", "gram", "svd")
+METHODS = ("auto", "gram", "svd", "subspace")
 GRADIENTS = ("factored", "per_example")
 
 
@@ -29,7 +29,9 @@ class Spectra:
         method: `"gram"` takes eigenvalues of the float64 Gram matrix of the smaller side, `"svd"`
             runs `tf.linalg.svd` on the matrix itself. `"auto"` is `"gram"` for models that compute
             in 16 or 32 bits and `"svd"` for float64 models, whose accuracy a Gram matrix would
-            halve.
+            halve. `"subspace"` finds the `top_k` largest alone where that is cheaper, by subspace
+            iteration from one recorded step to the next: approximate, with a certified bound of
+            every error (`log.sigma_error`), for wide layers with many rows.
         strict: Raise `UnsupportedLayerError` before training if a trainable layer cannot be
             captured, instead of one warning.
         gradients: `"factored"` forms group gradients as products of activations and adjoints.
@@ -78,6 +80,11 @@ class Spectra:
                 f"`top_k` must be a positive integer or None. Received: top_k={self.top_k!r}."
             )
         _require_one("method", self.method, METHODS)
+        if self.method == "subspace" and self.top_k is None:
+            raise SettingsError(
+                '`method="subspace"` must be used with `top_k`, the number of singular values to '
+                "find. Received: top_k=None. Try `top_k=16`."
+            )
         _require_one("gradients", self.gradients, GRADIENTS)
 
     @classmethod

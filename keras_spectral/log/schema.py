@@ -9,6 +9,10 @@ FACTS = ("n_examples", "batch_size", "n_rows", "rank_bound", "frobenius_norm", "
 """Describe a row: examples of the group in the batch, examples in the batch, rows of the matrix,
 largest possible rank, exact Frobenius norm, and whether small singular values were left out."""
 
+RESIDUAL = "residual_norm"
+"""A further fact of logs whose singular values were found in a subspace: the Frobenius norm of what
+it missed, 0 where it missed nothing. It bounds the errors, see `SpectralLog.sigma_error`."""
+
 RELABELING_KEYS = (*KEYS, "relabeling", "n_examples", "batch_size", "n_rows")
 """Columns of the relabelings table, followed by one column per summary."""
 
@@ -30,7 +34,7 @@ def require_run_labels(labels):
     Raises:
         LogError: If it has.
     """
-    taken = [name for name in labels if name in (*KEYS, *FACTS, *RELABELING_KEYS)]
+    taken = [name for name in labels if name in (*KEYS, *FACTS, RESIDUAL, *RELABELING_KEYS)]
     taken += [name for name in labels if str(name).startswith("sigma_")]
     if taken:
         raise LogError(

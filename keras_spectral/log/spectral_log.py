@@ -17,12 +17,14 @@ from keras_spectral.log.schema import (
     FACTS,
     KEYS,
     RELABELING_KEYS,
+    RESIDUAL,
     require_run_labels,
     sigma_columns,
 )
 from keras_spectral.log.spool import Spool
 from keras_spectral.log.summary import size_corrected_norms, spectrum_table
 from keras_spectral.spectra.groups import ALL
+from keras_spectral.spectra.subspace import sigma_errors
 from keras_spectral.spectra.summaries import SUMMARIES
 
 
@@ -131,6 +133,16 @@ class SpectralLog:
     def sigma(self):
         """Array `[r, k]` of singular values, rows as in `rows`, NaN beyond a row's length."""
         return self._merged()[1]
+
+    @property
+    def sigma_error(self):
+        """Array `[r, k]` like `sigma`: how far each value may be from the exact one, at most.
+
+        0 where values were found exactly, up to rounding; see `Spectra(method="subspace")`.
+        """
+        rows, sigma = self._merged()
+        missed = rows[RESIDUAL] if RESIDUAL in rows else np.zeros(len(rows))
+        return sigma_errors(sigma, missed)
 
     @property
     def relabelings(self):
@@ -309,8 +321,9 @@ class SpectralLog:
         return list(self.rows[key].unique())
 
     def _matches(self, rows, key, wanted):
-        if key not in rows or key in FACTS:
-            columns = [column for column in rows if column not in FACTS]
+        facts = *FACTS, RESIDUAL
+        if key not in rows or key in facts:
+            columns = [column for column in rows if column not in facts]
             raise LogError(f"A log can be selected by {columns}. Received: {key}={wanted!r}.")
         values = _as_list(wanted)
         missing = [value for value in values if not (rows[key] == value).any()]
@@ -322,7 +335,7 @@ class SpectralLog:
         return rows[key].isin(values).to_numpy()
 
     def _require_unique_keys(self):
-        keys = [column for column in self.rows if column not in FACTS]
+        keys = [column for column in self.rows if column not in (*FACTS, RESIDUAL)]
         duplicate = self.rows.duplicated(keys)
         if duplicate.any():
             first = self.rows.loc[duplicate.idxmax(), keys].to_dict()

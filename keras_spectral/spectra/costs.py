@@ -13,6 +13,17 @@ IN_THE_GRAPH = 2.5e6
 matrices are better taken on the side of the rows, which needs none."""
 
 
+IN_A_SUBSPACE = 1e7
+"""Cost of the operations that follow a subspace, in the same unit."""
+
+SINGLE = 0.5
+"""Cost of a multiplication of products in float32, in the same unit."""
+
+
+TOGETHER = 10_000_000
+"""Numbers that the product of a matrix with the bases of all groups may have, for its memory."""
+
+
 def adds_examples(sizes):
     """Tell whether what groups need of the side of the features is added up from examples.
 
@@ -51,10 +62,16 @@ def prefers_rows(sizes, s, width):
     """
     if s is None:
         return False
+    on_rows, on_features = _costs(sizes, s, width)
+    return on_rows <= on_features
+
+
+def _costs(sizes, s, width):
+    """Return what the side of the rows costs, and that of the features."""
     rows = [n * s for n in sizes]
     on_rows = rows[0] ** 2 * width + sum(EIGEN * r**3 for r in rows)
     on_features = IN_THE_GRAPH + _products(sizes, s, width**2) + len(rows) * EIGEN * width**3
-    return on_rows <= on_features
+    return on_rows, on_features
 
 
 def prefers_rows_for_gradient(sizes, s, i, o):
@@ -69,12 +86,60 @@ def prefers_rows_for_gradient(sizes, s, i, o):
     Returns:
         `True` if the side of the rows is expected to cost less.
     """
+    on_rows, on_features = _costs_of_gradient(sizes, s, i, o)
+    return on_rows <= on_features
+
+
+def _costs_of_gradient(sizes, s, i, o):
     small, large = min(i, o), max(i, o)
     rows = [n * s for n in sizes]
     on_rows = sum((EIGEN + 2) * r**3 for r in rows)
     products = _products(sizes, s, i * o)
     on_features = products + len(rows) * (small**2 * large + EIGEN * small**3)
-    return on_rows <= IN_THE_GRAPH + on_features
+    return on_rows, IN_THE_GRAPH + on_features
+
+
+def prefers_subspace(sizes, s, width, columns):
+    """Tell whether following a subspace is cheaper than all singular values of `[n s, width]`.
+
+    Args:
+        sizes: Expected examples of the whole batch and of each group.
+        s: Static number of positions, or `None` if unknown: then it is not.
+        width: Number of features.
+        columns: Columns of the subspace.
+
+    Returns:
+        `True` if the subspace is expected to cost less.
+    """
+    if s is None or sizes[0] * s * len(sizes) * columns > TOGETHER:
+        return False
+    rows, together = sizes[0] * s, len(sizes) * columns
+    products = 2 * SINGLE * rows * width * together
+    return IN_A_SUBSPACE + products + 2 * (rows + width) * together * columns < min(
+        _costs(sizes, s, width)
+    )
+
+
+def prefers_subspace_for_gradient(sizes, s, i, o, columns):
+    """Tell the same of gradients `[i, o]`, which are formed for either.
+
+    Args:
+        sizes: As in `prefers_subspace`.
+        s: Static number of positions of a product, or `None`.
+        i: Input features.
+        o: Output features.
+        columns: As in `prefers_subspace`.
+
+    Returns:
+        `True` if the subspace is expected to cost less.
+    """
+    iterated = 2 * len(sizes) * columns * (SINGLE * i * o + (i + o) * columns)
+    if s is None:
+        small, large = min(i, o), max(i, o)
+        exact = IN_THE_GRAPH + len(sizes) * (small**2 * large + EIGEN * small**3)
+        return IN_A_SUBSPACE + iterated < exact
+    formed = SINGLE * _products(sizes, s, i * o)
+    return IN_A_SUBSPACE + formed + iterated < min(_costs_of_gradient(sizes, s, i, o))
 
 
 def is_thin(sizes, s, width):

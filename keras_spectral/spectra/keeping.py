@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_spectral.spectra.bases import kept_of_subspaces
 from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factors import rows_of
 from keras_spectral.spectra.feature_grams import FeatureGrams
@@ -9,9 +10,10 @@ from keras_spectral.spectra.graph_spectra import GraphSpectra
 from keras_spectral.spectra.matrices import group_matrix, smaller_gram, smaller_grams
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.rows import GroupRows, group_rows
+from keras_spectral.spectra.subspace import Subspaces
 
 
-def kept_by(stacks, factors, mask, n):
+def kept_by(stacks, factors, mask, n, bases=None):
     """Return what a step keeps for each stack.
 
     Args:
@@ -19,6 +21,7 @@ def kept_by(stacks, factors, mask, n):
         factors: List of `Factors`, one per weight.
         mask: Boolean (or 0/1) tensor `[n, g]`, or `None`.
         n: Scalar integer tensor, the number of examples.
+        bases: `Bases` that `Subspaces` among the stacks begin with, and change.
 
     Returns:
         List of tensors, those of the first stack first; each stack says what they are.
@@ -29,9 +32,17 @@ def kept_by(stacks, factors, mask, n):
     for stack in stacks:
         if isinstance(stack, ExampleSums):
             found.append(_example_parts(stack, factors, n))
+        elif isinstance(stack, Subspaces):
+            members = _members(None if rows is None else mask, n)
+            found.append(kept_of_subspaces(stack, factors, members, rows, bases))
         else:
             found += kept[type(stack)](stack, factors, rows)
     return found
+
+
+def _members(mask, n):
+    everybody = tf.ones(tf.stack([n, 1]), tf.bool)
+    return everybody if mask is None else tf.concat([everybody, tf.cast(mask, tf.bool)], axis=1)
 
 
 def _factors(stack, factors, _):

@@ -37,12 +37,15 @@ class KeptByGroup:
         """
         whole = np.ones((len(mask), 1), bool)
         records, groups = np.nonzero(np.concatenate([whole, mask.any(axis=1)], axis=1))
-        sigma, norm = self.spectra_of(condensed, records, groups)
+        sigma, *norms = self.spectra_of(condensed, records, groups)
         places = of_each_matrix(np.arange(len(self.wanted)), records, groups)
-        yield Solved(*places, sigma.reshape(-1, sigma.shape[-1]), norm.reshape(-1))
+        flat = sigma.reshape(-1, sigma.shape[-1]), *(norm.reshape(-1) for norm in norms)
+        yield Solved(*places, *flat)
 
     def spectra_of(self, kept, records, groups):
         """Return singular values `[b, p, d]` and Frobenius norms `[b, p]` of some blocks.
+
+        Where not all is found, the norms `[b, p]` of what was missed come third.
 
         Args:
             kept: float64 array, what the step kept at `r` records.

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_spectral.spectra.subspace import Subspaces
+
 
 class Weight(NamedTuple):
     """One weight of a layout.
@@ -35,6 +37,11 @@ class Layout(NamedTuple):
     weights: tuple
     top_k: int | None
     stacks: tuple
+
+    @property
+    def is_exact(self):
+        """Whether no matrix is known in a subspace only."""
+        return not any(isinstance(stack, Subspaces) for stack in self.stacks)
 
     @property
     def series(self):

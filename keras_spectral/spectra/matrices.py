@@ -10,19 +10,20 @@ from keras_spectral.spectra.factors import is_formed, rows_of
 from keras_spectral.spectra.rows import taken
 
 
-def group_matrix(factor, quantity, rows):
-    """Return the matrices whose spectra are taken, in float64.
+def group_matrix(factor, quantity, rows, dtype=tf.float64):
+    """Return the matrices whose spectra are taken.
 
     Args:
         factor: `Factors` of one weight.
         quantity: `"activation"`, `"adjoint"` or `"gradient"`.
         rows: `GroupRows`, or `None` for the whole batch (`g = 1`).
+        dtype: Precision of products of tensors; other matrices are float64.
 
     Returns:
         Tensor `[g, m * s, i]`, `[g, m * s, o]` or `[g, …, …]`, rows padded with zeros.
     """
     if quantity != "gradient":
-        return taken(rows_of(getattr(factor, quantity)), rows)
+        return taken(rows_of(getattr(factor, quantity)), rows, dtype)
     if factor.group_gradients is not None:
         wanted = factor.group_gradients[:1] if rows is None else factor.group_gradients[1:]
         return tf.cast(wanted, tf.float64)
@@ -35,7 +36,7 @@ def group_matrix(factor, quantity, rows):
         return a.products(d, rows)
     if not is_formed(d):
         return tf.linalg.matrix_transpose(d.products(a, rows))
-    return tf.matmul(taken(a, rows), taken(d, rows), transpose_a=True)
+    return tf.matmul(taken(a, rows, dtype), taken(d, rows, dtype), transpose_a=True)
 
 
 def smaller_gram(factor, quantity, rows):
@@ -55,28 +56,49 @@ def smaller_gram(factor, quantity, rows):
 def smaller_grams(factor, quantity, rows):
     """Return the smaller Gram matrices `[1 + g, d, d]` of the whole batch and of each group.
 
-    Where every example is in exactly one group, what groups have adds up to what the batch has:
-    half the work.
-
     Args:
         factor: As in `group_matrix`.
         quantity: As in `group_matrix`.
         rows: `GroupRows`, or `None` if there is no group.
     """
+    if quantity == "gradient" and factor.adds_up(quantity):
+        return _gram(factor, quantity, gradients(factor, rows))
+    adds_up = factor.adds_up(quantity)
+    return _whole_and_groups(lambda own: smaller_gram(factor, quantity, own), rows, adds_up)
+
+
+def gradients(factor, rows, dtype=tf.float64):
+    """Return the gradients `[1 + g, …, …]` of the whole batch and of each group.
+
+    Args:
+        factor: As in `group_matrix`.
+        rows: `GroupRows`, or `None` if there is no group.
+        dtype: As in `group_matrix`.
+    """
+
+    def of(own):
+        return group_matrix(factor, "gradient", own, dtype)
+
+    return _whole_and_groups(of, rows, factor.adds_up("gradient"))
+
+
+def _whole_and_groups(part, rows, adds_up):
+    """Return what `part` returns for the whole batch and for each group, joined.
+
+    Where every example is in exactly one group, what groups have adds up to what the batch has:
+    half the work.
+    """
     if rows is None:
-        return smaller_gram(factor, quantity, None)
-    if not factor.adds_up(quantity):
-        both = [smaller_gram(factor, quantity, own) for own in (None, rows)]
-        return tf.concat(both, axis=0)
-    part = group_matrix if quantity == "gradient" else smaller_gram
-    groups = part(factor, quantity, rows)
+        return part(None)
+    if not adds_up:
+        return tf.concat([part(None), part(rows)], axis=0)
+    groups = part(rows)
     whole = tf.cond(
         rows.divide,
         lambda: tf.reduce_sum(groups, axis=0, keepdims=True),
-        lambda: part(factor, quantity, None),
+        lambda: part(None),
     )
-    parts = tf.concat([whole, groups], axis=0)
-    return _gram(factor, quantity, parts) if quantity == "gradient" else parts
+    return tf.concat([whole, groups], axis=0)
 
 
 def _gram(factor, quantity, matrix):

@@ -72,8 +72,7 @@ class Patches(tf.experimental.ExtensionType):
         Args:
             others: List of `Patches`.
         """
-        inputs = tuple(x for patches in (self, *others) for x in patches.inputs)
-        return Patches(inputs, self.kernel, self.strides, self.dilation, self.padding, self.blocks)
+        return self._of(x for patches in (self, *others) for x in patches.inputs)
 
     def rows(self):
         """Return all patches, formed: a tensor `[n, s, i]`."""
@@ -103,6 +102,60 @@ class Patches(tf.experimental.ExtensionType):
         counts = [math.prod(self._sizes(x)) for x in self.inputs]
         others = tf.split(other, counts, axis=1) if len(counts) > 1 else [other]
         return self._summed(rows, self.gradient_shape(other.shape[-1]), self._product, others)
+
+    def cast(self, dtype):
+        """Return the same in another precision."""
+        return self._of(tf.cast(x, dtype) for x in self.inputs)
+
+    def finite(self):
+        """Return the same with zeros in place of NaN and Inf."""
+        return self._of(tf.where(tf.math.is_finite(x), x, 0.0) for x in self.inputs)
+
+    def _of(self, inputs):
+        return Patches(
+            tuple(inputs), self.kernel, self.strides, self.dilation, self.padding, self.blocks
+        )
+
+    def energies(self):
+        """Return the sums `[n]` of the squares of all patches of each example, in float64."""
+        ones = tf.ones([*self.kernel, 1, 1], tf.float64)
+        squares = [tf.cast(x, tf.float64) ** 2 for x in self.inputs]
+        sums = [tf.reduce_sum(square, axis=-1, keepdims=True) for square in squares]
+        found = [self._convolved(x, ones) for x in sums]
+        return tf.add_n([tf.reduce_sum(x, axis=range(1, x.shape.rank)) for x in found])
+
+    def times(self, v):
+        """Return the product with a matrix `[i, b]`, a convolution: `[n, s, b]`.
+
+        Needs `blocks = 1`.
+        """
+        filters = self._filters(v)
+        found = [self._convolved(x, filters) for x in self.inputs]
+        n, b = tf.shape(self.inputs[0])[0], v.shape[-1]
+        return tf.concat([tf.reshape(x, tf.stack([n, -1, b])) for x in found], axis=1)
+
+    def transposed_times(self, q):
+        """Return the product of the transpose with a matrix `[n, s, b]`, a filter gradient."""
+        b = q.shape[-1]
+        filters = self._filters(tf.zeros([self.width, b], self.dtype))
+        n = tf.shape(q)[0]
+        counts = [math.prod(self._sizes(x)) for x in self.inputs]
+        total = tf.zeros([self.width, b], self.dtype)
+        for x, own in zip(self.inputs, tf.split(q, counts, axis=1), strict=True):
+            with tf.GradientTape() as tape:
+                tape.watch(filters)
+                y = self._convolved(x, filters)
+            own = tf.reshape(own, tf.stack([n, *self._sizes(x), b]))
+            total += tf.reshape(tape.gradient(y, filters, own), [self.width, b])
+        return total
+
+    def _filters(self, v):
+        return tf.reshape(v, [*self.kernel, -1, v.shape[-1]])
+
+    def _convolved(self, x, filters):
+        return tf.nn.convolution(
+            self._padded(x), filters, self.strides, "VALID", dilations=self.dilation
+        )
 
     def _product(self, patches, other):
         a = tf.reshape(patches, [-1, self.blocks, self.width // self.blocks])

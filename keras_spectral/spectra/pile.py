@@ -36,6 +36,8 @@ class SolvedRecords(NamedTuple):
         norm: float64 array `[r, series, g]` of Frobenius norms; NaN where there is no example, or
             NaN or Inf in the matrix.
         sigma: float64 array `[r, series, g, k]`, largest first, NaN where there are fewer.
+        residual: float64 array `[r, series, g]` of the Frobenius norms of what was missed, 0 where
+            nothing was; NaN like the norm.
     """
 
     layout: Any
@@ -43,6 +45,7 @@ class SolvedRecords(NamedTuple):
     sizes: Any
     norm: Any
     sigma: Any
+    residual: Any
 
 
 class Batch(NamedTuple):
@@ -149,18 +152,18 @@ def _solved(batches, layout):
     heads = np.concatenate([batch.heads for batch in batches])
     sizes = np.concatenate([_sizes(batch.mask) for batch in batches])
     kept, _ = layout.n_kept(layout.n_rows(heads, sizes))
-    norm = np.full(kept.shape, np.nan)
+    norm, residual = np.full((2, *kept.shape), np.nan)
     sigma = np.full((*kept.shape, kept.max()), np.nan)
     for members, mask, *arrays in _together(batches):
         for stack, array in zip(layout.stacks, arrays, strict=True):
             series = np.array([layout.series.index(name) for name in stack.wanted])
             for solved in stack.solved(array, mask):
                 at = members[solved.records], series[solved.wanted], solved.groups
-                norm[at] = solved.norm
+                norm[at], residual[at] = solved.norm, solved.residual
                 values = solved.sigma[:, : sigma.shape[-1]]
                 sigma[..., : values.shape[-1]][at] = values
     sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
-    return SolvedRecords(layout, heads, sizes, norm, sigma)
+    return SolvedRecords(layout, heads, sizes, norm, sigma, residual)
 
 
 def _sizes(mask):
@@ -181,9 +184,9 @@ def _together(batches):
 
 def _joined(parts):
     longest = max(part.sigma.shape[-1] for part in parts)
-    heads, sizes, norm = (
+    heads, sizes, norm, residual = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("heads", "sizes", "norm")
+        for name in ("heads", "sizes", "norm", "residual")
     )
     sigma = np.full((*norm.shape, longest), np.nan)
     begin = 0
@@ -191,4 +194,4 @@ def _joined(parts):
         end = begin + len(part.sigma)
         sigma[begin:end, ..., : part.sigma.shape[-1]] = part.sigma
         begin = end
-    return SolvedRecords(parts[0].layout, heads, sizes, norm, sigma)
+    return SolvedRecords(parts[0].layout, heads, sizes, norm, sigma, residual)

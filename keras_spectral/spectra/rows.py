@@ -37,17 +37,18 @@ class GroupRows(NamedTuple):
         return tf.reshape(rows, tf.stack([shape[0], shape[1] * shape[2], x.shape[-1]]))
 
 
-def taken(x, rows):
-    """Return the rows of each group in float64, padded with zero rows.
+def taken(x, rows, dtype=tf.float64):
+    """Return the rows of each group, padded with zero rows.
 
     Args:
         x: Tensor `[n, s, w]`.
         rows: `GroupRows`, or `None` for the whole batch (`g = 1`).
+        dtype: Precision of the result.
 
     Returns:
-        float64 tensor `[g, m * s, w]`.
+        Tensor `[g, m * s, w]`.
     """
-    x = tf.cast(x, tf.float64)
+    x = tf.cast(x, dtype)
     return tf.reshape(x, [1, -1, x.shape[-1]]) if rows is None else rows.take(x)
 
 

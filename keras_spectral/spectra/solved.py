@@ -22,6 +22,7 @@ class Solved(NamedTuple):
         sigma: float64 array `[m, d]`, singular values, largest first; rounding noise around zero
             beyond a matrix' rank bound, NaN where it holds a NaN or Inf.
         norm: float64 array `[m]`, the Frobenius norms, likewise NaN.
+        residual: float64 array `[m]`, the Frobenius norms of what was missed, likewise NaN, or 0.
     """
 
     wanted: Any
@@ -29,6 +30,7 @@ class Solved(NamedTuple):
     groups: Any
     sigma: Any
     norm: Any
+    residual: Any = 0.0
 
 
 def of_each_matrix(wanted, records, groups):

@@ -14,13 +14,17 @@ from keras_spectral.spectra.costs import (
     is_thin,
     prefers_rows,
     prefers_rows_for_gradient,
+    prefers_subspace,
+    prefers_subspace_for_gradient,
 )
 from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factors import FACTORS
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
 from keras_spectral.spectra.layout import Layout, Weight
+from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.row_grams import RowGrams
+from keras_spectral.spectra.subspace import OVERSAMPLING, Subspaces
 
 
 def layout_for(factors, quantities, top_k, method, sizes):
@@ -44,28 +48,36 @@ def layout_for(factors, quantities, top_k, method, sizes):
         )
         for name, factor in factors.items()
     )
-    return Layout(weights, top_k, stacks_for(list(factors.values()), quantities, method, sizes))
+    stacks = stacks_for(list(factors.values()), quantities, method, sizes, top_k)
+    return Layout(weights, top_k, stacks)
 
 
-def stacks_for(factors, quantities, method="auto", sizes=(32,)):
+def stacks_for(factors, quantities, method="auto", sizes=(32,), top_k=None):
     """Choose how the spectra of several layers are found.
 
     Args:
         factors: List of `Factors`, one per weight. Only shapes and types are used.
         quantities: Some of `"activation"`, `"adjoint"`, `"gradient"`.
         method: `"gram"` (roots of eigenvalues of Gram matrices, of rows or of features), `"svd"`
-            (`tf.linalg.svd` on the device of the data), or `"auto"`: `"svd"` for float64 data,
-            else `"gram"`.
+            (`tf.linalg.svd` on the device of the data), `"subspace"` (the largest alone, where that
+            is cheaper, else `"gram"`), or `"auto"`: `"svd"` for float64 data, else `"gram"`.
         sizes: Expected examples of the batch and of each group. Only the choice of the cheaper
-            side depends on it, never a result.
+            side depends on it, never an exact result.
+        top_k: Number of singular values that `"subspace"` finds.
 
     Returns:
-        Tuple of `RowGrams`, `FeatureGrams`, `ExampleSums` and `GraphSpectra`, which together find
-        every spectrum once.
+        Tuple of `RowGrams`, `FeatureGrams`, `ExampleSums`, `GraphSpectra` and `Subspaces`, which
+        together find every spectrum once.
     """
     names = [(j, q) for j, factor in enumerate(factors) for q in _recorded(factor, quantities)]
     in_graph = [(j, q) for j, q in names if _in_graph(factors[j], q, method)]
-    by_gram = [name for name in names if name not in in_graph]
+    columns = (top_k or 0) + OVERSAMPLING if method == "subspace" else 0
+    in_part = [
+        (j, q)
+        for j, q in names
+        if columns and (j, q) not in in_graph and _in_part(factors[j], q, sizes, columns)
+    ]
+    by_gram = [name for name in names if name not in (*in_graph, *in_part)]
     on_rows = _row_stacks(factors, by_gram, sizes)
     found = {name for stack in on_rows for name in stack.wanted}
     on_features, by_example = defaultdict(list), []
@@ -81,6 +93,7 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,)):
         *(FeatureGrams(tuple(names)) for names in on_features.values()),
         *(ExampleSums((name,)) for name in by_example),
         *(GraphSpectra((name,)) for name in in_graph),
+        *([Subspaces(tuple(in_part), columns)] if in_part else []),
     )
 
 
@@ -115,6 +128,17 @@ def _gradient_on_rows(factor, sizes):
         and all(prefers_rows(sizes, s, width) for width in widths)
         and prefers_rows_for_gradient(sizes, s, *widths)
     )
+
+
+def _in_part(factor, quantity, sizes, columns):
+    """Tell whether a subspace of some columns is found, in place of all singular values."""
+    if quantity == "gradient":
+        s = _static(factor.positions("adjoint")) if factor.is_product else None
+        return prefers_subspace_for_gradient(sizes, s, *factor.gradient_shape, columns)
+    part = getattr(factor, quantity)
+    grouped = isinstance(part, Patches) and part.blocks > 1
+    s = _static(factor.positions(quantity))
+    return not grouped and prefers_subspace(sizes, s, factor.width(quantity), columns)
 
 
 def _static(positions):

@@ -1,0 +1,226 @@
+"""Bases that follow the leading singular vectors of many matrices while a network trains.
+
+Letters: `n` example, `s` position, `w` feature, `g` group (the whole batch first), `b` columns of a
+basis, `r` row of a matrix, `p` matrix.
+
+From one recorded step to the next a network changes little, so the bases `V` of the last one are
+nearly right, and one more iteration is enough:
+
+    Y = M V,    Q = an orthonormal basis of the columns of Y,    Z = MᵀQ,    V = Z scaled.
+
+The columns of all groups stand side by side: one product, or one convolution, serves all of them,
+and a group is its rows of `Y`. Runs in the graph, in the precision of the data; what is small is
+done in float64. `subspace` finds singular values from `ZᵀZ`, and says how good they are.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.spectra.factors import rows_of
+from keras_spectral.spectra.matrices import gradients
+from keras_spectral.spectra.patches import Patches
+
+COLD_PASSES = 4
+"""Iterations at the first recorded step, which begins with random bases."""
+
+DEPENDENT = 1e-10
+"""Columns of `Y` with less than this part of the energy of the largest count as dependent."""
+
+ROUNDINGS = 10
+"""Roundings of the data's precision by which an energy may be wrong."""
+
+
+class Bases:
+    """The bases of each stack, in variables that outlive a step."""
+
+    def __init__(self):
+        self._variables = {}
+
+    def of(self, stack, matrices, n_blocks):
+        """Return the variables of a stack, made at the first call.
+
+        Args:
+            stack: `Subspaces`.
+            matrices: Its matrices, for their widths and precision.
+            n_blocks: One more than the number of groups.
+
+        Returns:
+            `(bases, followed)`: list of variables `[g, w, b]`, and a boolean variable, whether they
+            have followed any step yet.
+        """
+        key = stack, n_blocks, tuple(m.dtype for m in matrices)
+        if key not in self._variables:
+            with tf.init_scope():
+                starts = [_random(m, n_blocks, stack.columns) for m in matrices]
+                bases = [tf.Variable(start, trainable=False) for start in starts]
+                self._variables[key] = bases, tf.Variable(False, trainable=False)
+        return self._variables[key]
+
+
+def kept_of_subspaces(stack, factors, members, rows, bases):
+    """Return what a step keeps of a stack, after one more iteration of its bases.
+
+    Args:
+        stack: `Subspaces`.
+        factors: List of `Factors`, one per weight.
+        members: Boolean tensor `[n, g]`, its first column all true.
+        rows: `GroupRows` of the groups, or `None` if there is none.
+        bases: `Bases`.
+
+    Returns:
+        float64 tensor `[p, g, b² + 2]`, see `Subspaces`.
+    """
+    matrices = [_matrix(factors[j], quantity, members, rows) for j, quantity in stack.wanted]
+    variables, followed = bases.of(stack, matrices, members.shape[1])
+    b = stack.columns
+
+    def once_more(number, old, _):
+        return number + 1, *_iterated(matrices, old, b)
+
+    _, new, grams = tf.while_loop(
+        lambda number, *_: number < tf.where(followed, 1, COLD_PASSES),
+        once_more,
+        (
+            tf.constant(0),
+            [tf.convert_to_tensor(variable) for variable in variables],
+            tf.zeros([len(matrices), members.shape[1], b, b], tf.float64),
+        ),
+        parallel_iterations=1,
+    )
+    for variable, value in zip(variables, new, strict=True):
+        variable.assign(value)
+    followed.assign(True)
+    energies = tf.stack([matrix.energies for matrix in matrices])[..., None]
+    epsilons = np.array([np.finfo(m.dtype.as_numpy_dtype).eps for m in matrices])
+    roundings = ROUNDINGS * epsilons[:, None, None] * energies
+    flat = tf.reshape(grams, [len(matrices), members.shape[1], b * b])
+    return tf.concat([flat, energies, roundings], axis=-1)
+
+
+def _iterated(matrices, old, b):
+    """Return the next bases of all matrices, and `ZᵀZ` `[p, g, b, b]`."""
+    seen = [m.times(v) for m, v in zip(matrices, old, strict=True)]
+    lengths, turns = _eigh(tf.stack([_gram(y) for y in seen]))
+    independent = lengths > DEPENDENT * lengths[..., -1:]
+    scales = tf.where(independent, tf.math.rsqrt(tf.where(independent, lengths, 1.0)), 0.0)
+    turns = turns * scales[..., None, :]
+    new, grams = [], []
+    for p, (matrix, y) in enumerate(zip(matrices, seen, strict=True)):
+        q = tf.cast(tf.matmul(tf.cast(y, tf.float64), turns[p]), y.dtype)
+        z = matrix.transposed_times(q)
+        norms = tf.norm(z, axis=1, keepdims=True)
+        alive = norms > 0.0
+        fresh = tf.constant(_random(matrix, 1, b))  # in place of directions that are not there
+        new.append(tf.where(alive, z / tf.where(alive, norms, 1.0), fresh))
+        grams.append(_gram(z))
+    return new, tf.stack(grams)
+
+
+def _eigh(grams):
+    with tf.device("CPU:0"):  # many and small
+        return tf.linalg.eigh(grams)
+
+
+def _gram(x):
+    x = tf.cast(x, tf.float64)
+    return tf.matmul(x, x, transpose_a=True)
+
+
+def _random(matrix, n_blocks, b):
+    shape = n_blocks, matrix.width, b
+    return np.random.default_rng(0).standard_normal(shape).astype(matrix.dtype.as_numpy_dtype)
+
+
+def _matrix(factor, quantity, members, rows):
+    part = factor.adjoint if quantity == "adjoint" else factor.activation
+    dtype = tf.float64 if part.dtype == tf.float64 else tf.float32
+    if quantity == "gradient":
+        return _Formed(tf.cast(gradients(factor, rows, dtype), dtype))
+    if isinstance(part, Patches):
+        return _Unfolded(part.cast(dtype), members)
+    return _Rows(tf.cast(rows_of(part), dtype), members)
+
+
+class _Formed:
+    """Matrices `[g, r, w]`, as they are."""
+
+    def __init__(self, tensor):
+        self.dtype, self.width = tensor.dtype, tensor.shape[-1]
+        self.energies = tf.reduce_sum(_square(tensor), axis=[1, 2])
+        finite = tf.math.is_finite(self.energies)[:, None, None]
+        self._tensor = tf.where(finite, tensor, 0.0)
+
+    def times(self, v):
+        return tf.matmul(self._tensor, v)
+
+    def transposed_times(self, q):
+        return tf.matmul(self._tensor, q, transpose_a=True)
+
+
+class _Rows:
+    """Matrices whose rows are those of the members among examples `[n, s, w]`."""
+
+    def __init__(self, tensor, members):
+        self.dtype, self.width = tensor.dtype, tensor.shape[-1]
+        self.energies = _of_members(tf.reduce_sum(_square(tensor), axis=[1, 2]), members)
+        self._members = tf.cast(members, tensor.dtype)
+        self._tensor = tf.where(tf.math.is_finite(tensor), tensor, 0.0)
+
+    def times(self, v):
+        return _split(self._times(_side_by_side(v)), self._members, v.shape[2])
+
+    def transposed_times(self, q):
+        z = self._transposed_times(_side_by_side(q))
+        return tf.transpose(tf.reshape(z, [self.width, *self._blocks(q)]), [1, 0, 2])
+
+    def _blocks(self, q):
+        return self._members.shape[1], q.shape[2]
+
+    def _times(self, v):
+        """Return `[n, s, g b]`, the product with `[w, g b]`."""
+        return tf.einsum("nsw,wc->nsc", self._tensor, v)
+
+    def _transposed_times(self, q):
+        """Return `[w, g b]`, the product of the transpose with `[n s, g b]`."""
+        return tf.matmul(tf.reshape(self._tensor, [-1, self.width]), q, transpose_a=True)
+
+
+class _Unfolded(_Rows):
+    """The same of patches, which are not formed: a product is a convolution."""
+
+    def __init__(self, patches, members):
+        self.dtype, self.width = patches.dtype, patches.width
+        self.energies = _of_members(patches.energies(), members)
+        self._members = tf.cast(members, patches.dtype)
+        self._patches = patches.finite()
+
+    def _times(self, v):
+        return self._patches.times(v)
+
+    def _transposed_times(self, q):
+        n = tf.shape(self._members)[0]
+        return self._patches.transposed_times(tf.reshape(q, tf.stack([n, -1, q.shape[1]])))
+
+
+def _square(tensor):
+    wide = tf.cast(tensor, tf.float64)
+    return wide * wide
+
+
+def _of_members(energies, members):
+    """Return sums `[g]` of `[n]` over members: not products with 0, which NaN would spoil."""
+    return tf.reduce_sum(tf.where(members, energies[:, None], 0.0), axis=0)
+
+
+def _side_by_side(blocks):
+    """Return `[g, r, b]` as `[r, g b]`."""
+    g, _, b = blocks.shape
+    return tf.reshape(tf.transpose(blocks, [1, 0, 2]), [-1, g * b])
+
+
+def _split(products, members, b):
+    """Return `[n, s, g b]` as `[g, n s, b]`, rows of others than members zero."""
+    n, s = tf.unstack(tf.shape(products)[:2])
+    g = members.shape[1]
+    own = tf.reshape(products, tf.stack([n, s, g, b])) * members[:, None, :, None]
+    return tf.transpose(tf.reshape(own, tf.stack([n * s, g, b])), [1, 0, 2])
