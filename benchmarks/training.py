@@ -26,7 +26,13 @@ PLAIN, NEVER, ALWAYS, TOP, SOMETIMES = (
     "every 16 steps",
 )
 
-CASES = {PLAIN: None, NEVER: 10**9, ALWAYS: 1, TOP: ks.Spectra(top_k=16), SOMETIMES: 16}
+CASES = {
+    PLAIN: None,
+    NEVER: 10**9,
+    ALWAYS: 1,
+    TOP: ks.Spectra(top_k=16, method="subspace"),
+    SOMETIMES: 16,
+}
 """What is recorded; `None` by a model that is not ours."""
 
 MEMORY_EPOCHS = 3

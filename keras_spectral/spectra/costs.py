@@ -5,20 +5,22 @@ Letters: `n` examples of each block (the whole batch first, then the groups), `s
 
 import math
 
-EIGEN = 20.0
-"""Cost of an eigenvalue problem of size d, in units of d³ multiplications of a matrix product."""
+EIGEN = 5.0
+"""Cost of an eigenvalue problem of size d, in units of d³ multiplications of a float64 product by
+NumPy, which takes one core beside training 0.017 ns or so for each."""
 
-IN_THE_GRAPH = 2.5e6
+DOUBLE = 4.0
+"""Cost of a multiplication of float64 products in the graph, which hold all cores, in that unit."""
+
+SINGLE = 1.0
+"""The same in float32."""
+
+IN_THE_GRAPH = 8e6
 """Cost of the operations that the side of the features needs in the graph, in the same unit: small
 matrices are better taken on the side of the rows, which needs none."""
 
-
-IN_A_SUBSPACE = 1e7
+IN_A_SUBSPACE = 4e7
 """Cost of the operations that follow a subspace, in the same unit."""
-
-SINGLE = 0.5
-"""Cost of a multiplication of products in float32, in the same unit."""
-
 
 TOGETHER = 10_000_000
 """Numbers that the product of a matrix with the bases of all groups may have, for its memory."""
@@ -70,8 +72,8 @@ def _costs(sizes, s, width):
     """Return what the side of the rows costs, and that of the features."""
     rows = [n * s for n in sizes]
     on_rows = rows[0] ** 2 * width + sum(EIGEN * r**3 for r in rows)
-    on_features = IN_THE_GRAPH + _products(sizes, s, width**2) + len(rows) * EIGEN * width**3
-    return on_rows, on_features
+    products = DOUBLE * _products(sizes, s, width**2)
+    return on_rows, IN_THE_GRAPH + products + len(rows) * EIGEN * width**3
 
 
 def prefers_rows_for_gradient(sizes, s, i, o):
@@ -94,8 +96,8 @@ def _costs_of_gradient(sizes, s, i, o):
     small, large = min(i, o), max(i, o)
     rows = [n * s for n in sizes]
     on_rows = sum((EIGEN + 2) * r**3 for r in rows)
-    products = _products(sizes, s, i * o)
-    on_features = products + len(rows) * (small**2 * large + EIGEN * small**3)
+    products = DOUBLE * _products(sizes, s, i * o)
+    on_features = products + len(rows) * (DOUBLE * small**2 * large + EIGEN * small**3)
     return on_rows, IN_THE_GRAPH + on_features
 
 
@@ -115,9 +117,8 @@ def prefers_subspace(sizes, s, width, columns):
         return False
     rows, together = sizes[0] * s, len(sizes) * columns
     products = 2 * SINGLE * rows * width * together
-    return IN_A_SUBSPACE + products + 2 * (rows + width) * together * columns < min(
-        _costs(sizes, s, width)
-    )
+    small = DOUBLE * (rows + width) * together * columns
+    return IN_A_SUBSPACE + products + small < min(_costs(sizes, s, width))
 
 
 def prefers_subspace_for_gradient(sizes, s, i, o, columns):
@@ -133,10 +134,11 @@ def prefers_subspace_for_gradient(sizes, s, i, o, columns):
     Returns:
         `True` if the subspace is expected to cost less.
     """
-    iterated = 2 * len(sizes) * columns * (SINGLE * i * o + (i + o) * columns)
+    iterated = len(sizes) * columns * (2 * SINGLE * i * o + DOUBLE * (i + o) * columns)
     if s is None:
         small, large = min(i, o), max(i, o)
-        exact = IN_THE_GRAPH + len(sizes) * (small**2 * large + EIGEN * small**3)
+        squared = DOUBLE * small**2 * large
+        exact = IN_THE_GRAPH + len(sizes) * (squared + EIGEN * small**3)
         return IN_A_SUBSPACE + iterated < exact
     formed = SINGLE * _products(sizes, s, i * o)
     return IN_A_SUBSPACE + formed + iterated < min(_costs_of_gradient(sizes, s, i, o))

@@ -17,6 +17,10 @@ LIBRARY = Path(__file__).with_name("eigenvalues.so")
 LARGEST = 128
 """Rows of the largest matrices that it takes; for larger ones LAPACK is as fast."""
 
+ROWS_OF_ONE = 32
+"""It takes as long for one matrix as for sixteen. With no more than a matrix for each of so many
+rows, LAPACK is faster."""
+
 
 def singular_values(gram):
     """Return the singular values of the matrices whose Gram matrices are given.
@@ -47,10 +51,11 @@ def eigenvalues(matrices):
         zero may come out below zero.
     """
     d = matrices.shape[-1]
-    kernel = _kernel(LIBRARY) if 0 < d <= LARGEST else None
     found = np.empty(matrices.shape[:-1])
+    number = found.size // max(d, 1)
+    kernel = _kernel(LIBRARY) if 0 < d <= min(LARGEST, ROWS_OF_ONE * number - 1) else None
     given = np.ascontiguousarray(matrices)
-    if kernel is None or kernel(given.ctypes.data, found.size // d, d, found.ctypes.data):
+    if kernel is None or kernel(given.ctypes.data, number, d, found.ctypes.data):
         found = np.linalg.eigvalsh(matrices)
     else:
         found.sort(axis=-1)

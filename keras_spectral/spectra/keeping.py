@@ -30,14 +30,20 @@ def kept_by(stacks, factors, mask, n, bases=None):
     kept = {RowGrams: _factors, FeatureGrams: _grams, GraphSpectra: _spectra}
     found = []
     for stack in stacks:
-        if isinstance(stack, ExampleSums):
-            found.append(_example_parts(stack, factors, n))
-        elif isinstance(stack, Subspaces):
-            members = _members(None if rows is None else mask, n)
-            found.append(kept_of_subspaces(stack, factors, members, rows, bases))
-        else:
-            found += kept[type(stack)](stack, factors, rows)
+        with _after(found):
+            if isinstance(stack, ExampleSums):
+                found.append(_example_parts(stack, factors, n))
+            elif isinstance(stack, Subspaces):
+                members = _members(None if rows is None else mask, n)
+                found.append(kept_of_subspaces(stack, factors, members, rows, bases))
+            else:
+                found += kept[type(stack)](stack, factors, rows)
     return found
+
+
+def _after(found):
+    """One after the other: what all of them need on the way would take much memory at once."""
+    return tf.control_dependencies(found[-1:])
 
 
 def _members(mask, n):
@@ -50,7 +56,11 @@ def _factors(stack, factors, _):
 
 
 def _grams(stack, factors, rows):
-    return [tf.stack([smaller_grams(factors[j], quantity, rows) for j, quantity in stack.wanted])]
+    found = []
+    for j, quantity in stack.wanted:
+        with _after(found):
+            found.append(smaller_grams(factors[j], quantity, rows))
+    return [tf.stack(found)]
 
 
 def _example_parts(stack, factors, n):

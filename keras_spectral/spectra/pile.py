@@ -131,6 +131,10 @@ def _alike(records):
         yield from (same[begin : begin + size] for begin in range(0, len(same), size))
 
 
+_QUIETLY = np.errstate(invalid="ignore", over="ignore")  # NaN and Inf are recorded as NaN
+
+
+@_QUIETLY
 def _condensed(alike, stacks):
     heads, masks, *kept = zip(*alike, strict=True)
     left = iter(kept)
@@ -148,6 +152,7 @@ def _are_enough(batches):
     return many or sum(batch.nbytes for batch in batches) >= TOGETHER_BYTES
 
 
+@_QUIETLY
 def _solved(batches, layout):
     heads = np.concatenate([batch.heads for batch in batches])
     sizes = np.concatenate([_sizes(batch.mask) for batch in batches])
