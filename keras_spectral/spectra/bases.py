@@ -16,9 +16,7 @@ done in float64. `subspace` finds singular values from `ZᵀZ`, and says how goo
 import numpy as np
 import tensorflow as tf
 
-from keras_spectral.spectra.factors import rows_of
-from keras_spectral.spectra.matrices import gradients
-from keras_spectral.spectra.patches import Patches
+from keras_spectral.spectra.operators import operator
 
 COLD_PASSES = 4
 """Iterations at the first recorded step, which begins with random bases."""
@@ -41,7 +39,7 @@ class Bases:
 
         Args:
             stack: `Subspaces`.
-            matrices: Its matrices, for their widths and precision.
+            matrices: Its matrices (`operators`), for their widths and precision.
             n_blocks: One more than the number of groups.
 
         Returns:
@@ -70,7 +68,7 @@ def kept_of_subspaces(stack, factors, members, rows, bases):
     Returns:
         float64 tensor `[p, g, b² + 2]`, see `Subspaces`.
     """
-    matrices = [_matrix(factors[j], quantity, members, rows) for j, quantity in stack.wanted]
+    matrices = [operator(factors[j], q, members, rows) for j, q in stack.wanted]
     variables, followed = bases.of(stack, matrices, members.shape[1])
     b = stack.columns
 
@@ -129,98 +127,3 @@ def _gram(x):
 def _random(matrix, n_blocks, b):
     shape = n_blocks, matrix.width, b
     return np.random.default_rng(0).standard_normal(shape).astype(matrix.dtype.as_numpy_dtype)
-
-
-def _matrix(factor, quantity, members, rows):
-    part = factor.adjoint if quantity == "adjoint" else factor.activation
-    dtype = tf.float64 if part.dtype == tf.float64 else tf.float32
-    if quantity == "gradient":
-        return _Formed(tf.cast(gradients(factor, rows, dtype), dtype))
-    if isinstance(part, Patches):
-        return _Unfolded(part.cast(dtype), members)
-    return _Rows(tf.cast(rows_of(part), dtype), members)
-
-
-class _Formed:
-    """Matrices `[g, r, w]`, as they are."""
-
-    def __init__(self, tensor):
-        self.dtype, self.width = tensor.dtype, tensor.shape[-1]
-        self.energies = tf.reduce_sum(_square(tensor), axis=[1, 2])
-        finite = tf.math.is_finite(self.energies)[:, None, None]
-        self._tensor = tf.where(finite, tensor, 0.0)
-
-    def times(self, v):
-        return tf.matmul(self._tensor, v)
-
-    def transposed_times(self, q):
-        return tf.matmul(self._tensor, q, transpose_a=True)
-
-
-class _Rows:
-    """Matrices whose rows are those of the members among examples `[n, s, w]`."""
-
-    def __init__(self, tensor, members):
-        self.dtype, self.width = tensor.dtype, tensor.shape[-1]
-        self.energies = _of_members(tf.reduce_sum(_square(tensor), axis=[1, 2]), members)
-        self._members = tf.cast(members, tensor.dtype)
-        self._tensor = tf.where(tf.math.is_finite(tensor), tensor, 0.0)
-
-    def times(self, v):
-        return _split(self._times(_side_by_side(v)), self._members, v.shape[2])
-
-    def transposed_times(self, q):
-        z = self._transposed_times(_side_by_side(q))
-        return tf.transpose(tf.reshape(z, [self.width, *self._blocks(q)]), [1, 0, 2])
-
-    def _blocks(self, q):
-        return self._members.shape[1], q.shape[2]
-
-    def _times(self, v):
-        """Return `[n, s, g b]`, the product with `[w, g b]`."""
-        return tf.einsum("nsw,wc->nsc", self._tensor, v)
-
-    def _transposed_times(self, q):
-        """Return `[w, g b]`, the product of the transpose with `[n s, g b]`."""
-        return tf.matmul(tf.reshape(self._tensor, [-1, self.width]), q, transpose_a=True)
-
-
-class _Unfolded(_Rows):
-    """The same of patches, which are not formed: a product is a convolution."""
-
-    def __init__(self, patches, members):
-        self.dtype, self.width = patches.dtype, patches.width
-        self.energies = _of_members(patches.energies(), members)
-        self._members = tf.cast(members, patches.dtype)
-        self._patches = patches.finite()
-
-    def _times(self, v):
-        return self._patches.times(v)
-
-    def _transposed_times(self, q):
-        n = tf.shape(self._members)[0]
-        return self._patches.transposed_times(tf.reshape(q, tf.stack([n, -1, q.shape[1]])))
-
-
-def _square(tensor):
-    wide = tf.cast(tensor, tf.float64)
-    return wide * wide
-
-
-def _of_members(energies, members):
-    """Return sums `[g]` of `[n]` over members: not products with 0, which NaN would spoil."""
-    return tf.reduce_sum(tf.where(members, energies[:, None], 0.0), axis=0)
-
-
-def _side_by_side(blocks):
-    """Return `[g, r, b]` as `[r, g b]`."""
-    g, _, b = blocks.shape
-    return tf.reshape(tf.transpose(blocks, [1, 0, 2]), [-1, g * b])
-
-
-def _split(products, members, b):
-    """Return `[n, s, g b]` as `[g, n s, b]`, rows of others than members zero."""
-    n, s = tf.unstack(tf.shape(products)[:2])
-    g = members.shape[1]
-    own = tf.reshape(products, tf.stack([n, s, g, b])) * members[:, None, :, None]
-    return tf.transpose(tf.reshape(own, tf.stack([n * s, g, b])), [1, 0, 2])

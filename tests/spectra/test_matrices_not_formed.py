@@ -37,6 +37,9 @@ def unfolded(x, kernel, strides, dilation, padding, blocks):
             for out, stride, r, size in zip(sizes, strides, reach, spatial, strict=True)
         ]
         before = [t // 2 for t in total]
+    elif padding == "causal":
+        before = [r - 1 for r in reach]
+        sizes = [(size - 1) // stride + 1 for size, stride in zip(spatial, strides, strict=True)]
     else:
         sizes = [
             (size - r) // stride + 1
@@ -54,33 +57,70 @@ def unfolded(x, kernel, strides, dilation, padding, blocks):
     return np.stack(rows, axis=1)
 
 
-@settings(max_examples=25, deadline=None)
-@given(data=st.data(), axes=st.integers(1, 3), seed=st.integers(0, 99))
-def test_patches_equal_the_unfolded_input_in_chunks_of_any_size(data, axes, seed):
-    draw = [data.draw(st.integers(1, 3)) for _ in range(3 * axes)]
+PRECISE = 1e-12
+"""Of the trace of the Gram matrix, or of the product of both norms."""
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), axes=st.integers(1, 3), calls=st.integers(1, 2), seed=st.integers(0, 99))
+def test_patches_equal_the_unfolded_input_in_chunks_of_any_size(data, axes, calls, seed):
+    draw = [data.draw(st.integers(1, most)) for _ in range(axes) for most in (4 - axes // 2, 2, 3)]
     kernel, strides, dilation = (tuple(draw[k::3]) for k in range(3))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    spatial = [data.draw(st.integers(least, 7)) for least in reach]
-    padding, blocks = data.draw(st.sampled_from(["valid", "same"])), data.draw(st.integers(1, 2))
+    paddings = ["valid", "same"] + ["causal"] * (axes == 1)
+    padding, blocks = data.draw(st.sampled_from(paddings)), data.draw(st.integers(1, 2))
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal((4, *spatial, 2 * blocks)).astype("f")
+    inputs = []
+    for _ in range(calls):
+        # Many places along the first axis, which stretches are cut of, few along others.
+        first = reach[0] + data.draw(st.integers(0, 20 // axes**2))
+        spatial = [first, *(data.draw(st.integers(least, least + 2)) for least in reach[1:])]
+        inputs.append(rng.standard_normal((4, *spatial, 2 * blocks)).astype("f"))
     mask = rng.random((4, 3)) < 0.5
-    wanted = unfolded(x, kernel, strides, dilation, padding, blocks)
-    found = Patches((tf.constant(x),), kernel, strides, dilation, padding, blocks)
+    wanted = np.concatenate(
+        [unfolded(x, kernel, strides, dilation, padding, blocks) for x in inputs], axis=1
+    )
+    found = Patches(tuple(map(tf.constant, inputs)), kernel, strides, dilation, padding, blocks)
     assert (found.positions, found.width) == wanted.shape[1:]
     np.testing.assert_array_equal(found.rows(), wanted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK_BYTES", data.draw(st.sampled_from([1, 900, 10**6])))
+        patch.setattr(module, "CHUNK_BYTES", data.draw(st.sampled_from([1, 900, 3000, 10**6])))
         delta = rng.standard_normal((4, wanted.shape[1], 2 * blocks))
-        grams = stacked(found.grams, mask)
         products = stacked(lambda rows: found.products(tf.constant(delta), rows), mask)
+        grams = [stacked(found.grams, mask)]
+        patch.setattr(module, "pays", lambda *_: False)
+        grams.append(stacked(found.grams, mask))
     parts, deltas = (np.split(part, blocks, axis=-1) for part in (wanted, delta))
     for group, own in enumerate(members_of(mask)):
         flat = wanted[own].reshape(-1, wanted.shape[-1])
-        np.testing.assert_allclose(grams[group], flat.T @ flat, atol=1e-9)
+        atol = PRECISE * np.sum(flat**2)
+        for gram in grams:
+            np.testing.assert_allclose(gram[group], flat.T @ flat, rtol=0, atol=atol)
         pairs = zip(parts, deltas, strict=True)
         product = [np.einsum("nsi,nso->io", a[own], d[own]) for a, d in pairs]
-        np.testing.assert_allclose(products[group], np.concatenate(product, -1), atol=1e-9)
+        atol = PRECISE * np.linalg.norm(flat) * np.linalg.norm(delta[own])
+        np.testing.assert_allclose(products[group], np.concatenate(product, -1), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_large_ends_leave_the_digits_of_a_small_interior(dilation):
+    """What is subtracted again would be lost: the ends weigh 1e20 times the interior."""
+    x = np.random.default_rng(0).standard_normal((2, 40, 3))
+    x[:, :dilation] *= 1e10
+    x[:, -dilation:] *= 1e10
+    wanted = unfolded(x, (5,), (1,), (dilation,), "valid", 1).reshape(-1, 15)
+    gram = Patches((tf.constant(x),), (5,), (1,), (dilation,), "valid", 1).grams(None)[0]
+    np.testing.assert_allclose(np.diag(gram), np.sum(wanted**2, axis=0), rtol=1e-13)
+    assert np.diag(gram)[3:12].max() < 1e-16 * np.trace(gram)  # seen by neither end
+
+
+def test_gram_of_fewer_rows_than_features_has_no_more_eigenvalues_than_rows():
+    x = np.random.default_rng(0).standard_normal((1, 16, 5)).astype("f")
+    values = np.linalg.eigvalsh(
+        Patches((tf.constant(x),), (9,), (1,), (1,), "valid", 1).grams(None)
+    )
+    assert values.shape == (1, 45)
+    np.testing.assert_allclose(values[0, :-8], 0, atol=1e-14 * values.max())
 
 
 def test_patches_of_sizes_that_a_graph_does_not_know():

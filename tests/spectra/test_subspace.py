@@ -104,7 +104,8 @@ def test_forms_of_a_matrix_agree_with_numpy(form):
     kernel, dilation = (2, 3), (2, 1) if form == "dilated patches" else (1, 1)
     patches = Patches((tf.constant(images),), kernel, (1, 1), dilation, "same", 1)
     if form == "patches of two calls":
-        patches = patches.joined([patches._of([tf.constant(images[:, ::-1].copy())])])
+        other = Patches((tf.constant(images[:, ::-1].copy()),), kernel, (1, 1), dilation, "same", 1)
+        patches = patches.joined([other])
     unfolded = patches.rows().numpy()
     activation = tf.constant(unfolded) if form == "rows" else patches
     delta = rng.standard_normal((*unfolded.shape[:2], classes))
