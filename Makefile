@@ -10,10 +10,10 @@ COMPILED := keras_spectral/spectra/eigenvalues.c scripts/compile_eigenvalues.py
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow examples check bench lock clean
+.PHONY: help setup demo test slow examples check bench bench-scale lock clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 setup: $(INSTALLED)  ## make .venv with the pinned packages
 
@@ -47,6 +47,9 @@ check: $(INSTALLED)  ## format, lint, types, floors
 
 bench: $(INSTALLED)  ## what looking costs
 	$(PYTHON) -m benchmarks.overhead
+
+bench-scale: $(INSTALLED)  ## how that grows with width, rows, groups and layers
+	$(PYTHON) -m benchmarks.scale
 
 lock: $(INSTALLED)  ## pin the newest packages that pyproject.toml allows
 	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --upgrade \

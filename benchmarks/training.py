@@ -77,9 +77,27 @@ def peak_bytes(name, case):
         name: Key of `WORKLOADS`.
         case: Key of `CASES`.
     """
-    command = [sys.executable, "-m", "benchmarks.training", name, case]
+    return last_number("benchmarks.training", name, case)
+
+
+def last_number(module, *arguments):
+    """Return the last number that a module prints, run in a process of its own.
+
+    Args:
+        module: Name of the module.
+        *arguments: What its command line takes.
+    """
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
+
+
+def own_peak_bytes():
+    """Return the peak resident memory of this process, in bytes."""
+    # Not `ru_maxrss`, which begins at what the parent process had.
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    peak = next(line for line in lines if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024
 
 
 if __name__ == "__main__":
@@ -87,7 +105,4 @@ if __name__ == "__main__":
     train = trainer(chosen, CASES[sys.argv[2]], chosen.steps)
     for _ in range(MEMORY_EPOCHS):
         train()
-    # Not `ru_maxrss`, which begins at what the parent process had.
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    peak = next(line for line in lines if line.startswith("VmHWM"))
-    print(int(peak.split()[1]) * 1024)
+    print(own_peak_bytes())

@@ -1,0 +1,630 @@
+"""How what looking costs grows: with width, rows, groups and layers, everything else fixed.
+
+    python -m benchmarks.scale [--seconds 3] [--only NAME] [--write docs/benchmarks-scale.md]
+
+Plain and watched training take turns. Points that would take more than a minute, or more memory
+than there should be, are left out and named.
+"""
+
+import argparse
+import csv
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.lines import Line2D
+
+from benchmarks.counting import PRODUCT, measured_constants, work_of
+from benchmarks.equal_layers import PLAIN, WATCHED, Size, peak_bytes, trainer
+from benchmarks.page import machine, table
+from benchmarks.plan import plan
+from keras_spectral import logger, solver
+from keras_spectral.log import spool
+from keras_spectral.spectra import example_sums, pile, row_grams
+from keras_spectral.spectra.costs import EIGEN
+
+FEWEST = 3
+"""Turns of a point, at least."""
+
+TURN_SECONDS = 1.0
+"""Steps of a turn are multiplied by four until plain and recorded take at least half as long."""
+
+LONGEST, POINT_SECONDS = 64, 60
+"""Steps of a turn, at most, and what a point may take."""
+
+POINT_BYTES, DATA_BYTES = 8e9, 2e8
+"""What a point may need, and its data."""
+
+FITTED = 3
+"""Points of a curve to which a line is fitted: the largest."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Sizes that differ in one way.
+
+    Attributes:
+        title: What is fixed, in words.
+        base: `Size` with everything that is fixed.
+        field: Attribute of `Size` that grows.
+        values: Its values, smallest first.
+        unit: What one of `values` counts, in units of the panel's axis.
+    """
+
+    title: str
+    base: Size
+    field: str
+    values: tuple
+    unit: int = 1
+
+    @property
+    def points(self):
+        """Pairs of a value on the axis and a `Size`."""
+        return [(v * self.unit, replace(self.base, **{self.field: v})) for v in self.values]
+
+
+def _doubled(first, last, factor=2):
+    values = [first]
+    while values[-1] < last:
+        values.append(values[-1] * factor)
+    return tuple(values)
+
+
+PANELS = {
+    "width": (
+        Curve("32 rows", Size(examples=32), "width", _doubled(128, 8192)),
+        Curve("512 rows", Size(examples=32, positions=16), "width", _doubled(128, 8192)),
+    ),
+    "rows": (
+        Curve("width 128", Size(width=128, examples=16), "positions", _doubled(1, 4096, 4), 16),
+        Curve("width 512", Size(width=512, examples=16), "positions", _doubled(1, 4096, 4), 16),
+    ),
+    "groups": (
+        Curve("128 rows of width 512", Size(width=512, examples=128), "groups", _doubled(2, 64)),
+        Curve(
+            "2048 rows of width 128",
+            Size(width=128, examples=128, positions=16),
+            "groups",
+            _doubled(2, 64),
+        ),
+    ),
+    "layers": (
+        Curve("32 rows of width 256", Size(width=256, examples=32), "layers", _doubled(2, 64)),
+        Curve(
+            "512 rows of width 128",
+            Size(width=128, examples=32, positions=16),
+            "layers",
+            _doubled(2, 64),
+        ),
+    ),
+}
+"""The curves of each panel."""
+
+HEAD = [
+    "grows",
+    "fixed",
+    "size",
+    "side",
+    "turns",
+    "steps of a turn",
+    "plain, ms",
+    "recorded, ms",
+    "looking, ms",
+    "middle half",
+    "counted, ms",
+]
+FIT_HEAD = [
+    "grows",
+    "fixed",
+    "fitted to",
+    "measured exponent",
+    "counted exponent",
+    "most of the count, at the largest",
+    "sides",
+]
+MEMORY_HEAD = [
+    "grows",
+    "fixed",
+    "size",
+    "plain, MB",
+    "watched, MB",
+    "more, MB",
+    "a record, MB",
+    "condensed, MB",
+]
+
+
+@dataclass
+class Found:
+    """What was found at one point.
+
+    Attributes:
+        value: Value on the axis.
+        size: `Size`.
+        work: `Work` of a recorded step.
+        parts: `{part: seconds}` of a recorded step, counted.
+        times: Array `[turn, 2]` of milliseconds per plain and recorded step.
+        steps: Steps of a turn.
+    """
+
+    value: int
+    size: Size
+    work: object
+    parts: dict
+    times: object = None
+    steps: int = 0
+
+    @property
+    def counted(self):
+        """Milliseconds of a recorded step, counted."""
+        return sum(self.parts.values()) * 1e3
+
+    @property
+    def looking(self):
+        """Milliseconds of a recorded step beyond a plain one: lower quartile, median, upper."""
+        return np.quantile(self.times[:, 1] - self.times[:, 0], (0.25, 0.5, 0.75))
+
+
+def measured(curve, constants, seconds, say):
+    """Yield what is found at every point of a curve that does not take too long.
+
+    Args:
+        curve: `Curve`.
+        constants: `Constants`.
+        seconds: Of a point, about.
+        say: Function that is told what is left out.
+    """
+    before = None
+    for value, size in curve.points:
+        weights = [(size.positions, size.width, size.width)] * size.layers
+        work = work_of(weights, size.examples, size.groups)
+        found = Found(value, size, work, constants.parts(work))
+        expected = _expected_seconds(found, before, constants)
+        n_bytes = _expected_bytes(found)
+        name = f"{curve.field} {value} at {curve.title}"
+        if expected > POINT_SECONDS:
+            say(f"{name}: about {expected:.0f} s would be more than {POINT_SECONDS} s.")
+        elif n_bytes > POINT_BYTES:
+            say(
+                f"{name}: about {n_bytes / 1e9:.1f} GB would be more than {POINT_BYTES / 1e9:g} GB."
+            )
+        else:
+            found.times, found.steps = _turns(size, seconds)
+            before = found
+            yield found
+
+
+def _expected_seconds(found, before, constants):
+    """Return what a point takes: two steps of each to begin with, then turns of at least one."""
+    step = found.size.step_operations * constants.in_graph / 1e9
+    looking = found.counted / 1e3
+    if before is not None:  # what was measured knows more than what is counted
+        plain, recorded = np.median(before.times, axis=0) / 1e3
+        step = plain * found.size.step_operations / before.size.step_operations
+        looking = max(looking, (recorded - plain) * found.counted / before.counted)
+    return (2 * step + looking) * (2 + FEWEST)
+
+
+def _expected_bytes(found):
+    """Return what a point needs beyond TensorFlow: weights, gradients, batches, records."""
+    size, side = found.size, found.work.side
+    batch = 4 * size.rows * size.width
+    weights = 2 * 2 * 4 * size.layers * size.width**2
+    # Float64 copies on the side of the features: cast, padded, gathered, of both factors.
+    copies = 0 if side == "rows" else 2 * 3 * 2 * size.layers * batch
+    return weights + 2 * size.layers * batch + copies + 4 * found.work.kept + 3 * batch
+
+
+def _turns(size, seconds):
+    """Return milliseconds per plain and recorded step, `[turn, 2]`, and the steps of a turn."""
+    trainers = [trainer(size, case) for case in (PLAIN, WATCHED)]
+    most = min(LONGEST, max(1, int(DATA_BYTES / (4 * size.rows * size.width))))
+    steps, data = 1, size.data(1)
+    for train in trainers:
+        train(data)
+    while sum(train(data) for train in trainers) * steps / 1e3 < TURN_SECONDS / 2 and steps < most:
+        steps = min(most, 4 * steps)
+        data = size.data(steps)
+    times, end = [], time.monotonic() + seconds
+    while len(times) < FEWEST or time.monotonic() < end:
+        times.append([train(data) for train in trainers])
+    return np.array(times), steps
+
+
+def row(panel, curve, found):
+    """Return a table row, see `HEAD`."""
+    plain, recorded = np.median(found.times, axis=0)
+    low, middle, high = found.looking
+    return [
+        panel,
+        curve.title,
+        found.value,
+        found.work.side,
+        len(found.times),
+        found.steps,
+        f"{plain:.2f}",
+        f"{recorded:.2f}",
+        f"{middle:.2f}",
+        f"{low:.2f}–{high:.2f}",
+        f"{found.counted:.2f}",
+    ]
+
+
+def exponent(values, milliseconds):
+    """Return slope and intercept of the least squares line through the logarithms.
+
+    Args:
+        values: Sequence of positive numbers.
+        milliseconds: Sequence as long, positive.
+    """
+    return np.polyfit(np.log(values), np.log(milliseconds), 1)
+
+
+def fitted(points):
+    """Return the largest points, and the lines through what was measured and through the counts.
+
+    Args:
+        points: List of `Found`, smallest first.
+
+    Returns:
+        `(points, measured, counted)`; lines are `None` where there are no two points, as where
+        looking cost less than nothing.
+    """
+    largest = [found for found in points if found.looking[1] > 0][-FITTED:]
+    if len(largest) < 2:
+        return largest, None, None
+    values = [found.value for found in largest]
+    lines = (
+        exponent(values, [of(found) for found in largest])
+        for of in (lambda found: found.looking[1], lambda found: found.counted)
+    )
+    return largest, *lines
+
+
+def fit_row(panel, curve, points):
+    """Return a table row, see `FIT_HEAD`."""
+    largest, measured_line, counted_line = fitted(points)
+    slopes = ["" if line is None else f"{line[0]:.2f}" for line in (measured_line, counted_line)]
+    if not largest:
+        return [panel, curve.title, "nothing", *slopes, "", ""]
+    parts = largest[-1].parts
+    part = max(parts, key=parts.get)
+    share = f"{part}, {100 * parts[part] / sum(parts.values()):.0f} %"
+    sizes = f"{largest[0].value}–{largest[-1].value}"
+    return [panel, curve.title, sizes, *slopes, share, _sides(points)]
+
+
+def _sides(points):
+    """Return where the side changes, in words."""
+    runs = []
+    for found in points:
+        if not runs or runs[-1][0] != found.work.side:
+            runs.append([found.work.side, found.value])
+    return "; ".join(f"{side} from {value}" for side, value in runs)
+
+
+def memory_rows(panel, curve, points):
+    """Yield table rows, see `MEMORY_HEAD`, of the middle of a curve and of its end."""
+    chosen = sorted({len(points) // 2, len(points) - 1}) if points else []
+    for found in (points[j] for j in chosen):
+        plain, watched = (peak_bytes(found.size, case, found.steps) for case in (PLAIN, WATCHED))
+        sizes = (plain, watched, watched - plain)
+        kept = (found.work.kept, found.work.condensed)
+        megabytes = [f"{each / 1e6:.0f}" for each in sizes] + [f"{each / 1e6:.2f}" for each in kept]
+        yield [panel, curve.title, found.value, *megabytes]
+
+
+COLOURS, MARKERS = ("#0072B2", "#D55E00"), ("o", "s")
+
+
+def figure(found):
+    """Return a figure of four panels.
+
+    Args:
+        found: Dictionary from the panel to pairs of a `Curve` and its list of `Found`.
+    """
+    fig, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    for ax, (panel, curves) in zip(axes.flat, found.items(), strict=True):
+        for colour, marker, (curve, points) in zip(COLOURS, MARKERS, curves, strict=True):
+            _draw(ax, colour, marker, curve, points)
+        ticks = sorted({point.value for _, points in curves for point in points})
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
+        ax.minorticks_off()
+        ax.set_xlabel(panel)
+        ax.set_ylabel("looking, ms of a recorded step")
+        ax.grid(color="0.93")
+        ax.legend(fontsize=8.5, frameon=False)
+    fig.legend(handles=_key(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return fig
+
+
+def _draw(ax, colour, marker, curve, points):
+    shown = [found for found in points if found.looking[1] > 0]
+    largest, measured_line, counted_line = fitted(points)
+    label = curve.title
+    if measured_line is not None:
+        label += f": {measured_line[0]:.2f}, counted {counted_line[0]:.2f}"
+        ends = np.array([largest[0].value, largest[-1].value])
+        line = np.exp(np.polyval(measured_line, np.log(ends)))
+        ax.plot(ends, line, color=colour, linewidth=6, alpha=0.3, solid_capstyle="round")
+    counted = [(found.value, found.counted) for found in points]
+    ax.plot(*zip(*counted, strict=True), ":", color=colour, linewidth=1.6)
+    for found in shown:
+        low, middle, high = found.looking
+        face = "white" if found.work.side == "rows" else colour
+        ax.plot([found.value] * 2, [max(low, middle / 10), high], color=colour, linewidth=1)
+        ax.plot(found.value, middle, marker, color=colour, markerfacecolor=face, markersize=7)
+    ax.plot([], [], marker, color=colour, label=label)
+
+
+def _key():
+    grey = "0.35"
+    return [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            linestyle="",
+            color=grey,
+            markerfacecolor="white",
+            label="measured, side of rows",
+        ),
+        Line2D([], [], marker="o", linestyle="", color=grey, label="measured, side of features"),
+        Line2D([], [], color=grey, linewidth=6, alpha=0.3, label=f"fitted to the {FITTED} largest"),
+        Line2D([], [], linestyle=":", color=grey, label="counted, one after the other"),
+    ]
+
+
+def constants_table(constants):
+    """Return a table of eigenvalue problems and of what they cost in products."""
+    head = ["size d", "eigenvalues, ms", "ns per d³", "product of two, ns per d³", "ratio"]
+    lines = [
+        [
+            d,
+            f"{cube * d**3 / 1e6:.3f}",
+            f"{cube:.3f}",
+            f"{constants.product[d]:.4f}",
+            f"{cube / constants.product[d]:.1f}",
+        ]
+        for d, cube in constants.eigen.items()
+    ]
+    return table(head, lines)
+
+
+COUNTED = [
+    ["", "side of rows", "side of features"],
+    ["chosen", "where `r` is small against `w`", "else (`spectra/costs.py`)"],
+    ["kept by the step", "`r w` numbers in float32, each factor", "`(1 + g) w²` in float64, each"],
+    ["products", "`r² w` of each factor, in the thread", "`r i²`, `r o²`, `r i o`, in the graph"],
+    ["eigenvalue problems", "of size `r` and `r_g`", "`1 + g` of size `w`"],
+    ["exponent in width", "1, by products", "2 by products, 3 by eigenvalues"],
+    ["exponent in rows", "2 by products, 3 by eigenvalues", "1 by products, 0 by eigenvalues"],
+    ["exponent in groups", "0: their problems grow smaller", "0 by products, 1 by eigenvalues"],
+    ["exponent in layers", "1", "1"],
+]
+"""What theory says, each line a row of a table."""
+
+
+def held():
+    """Return a table of what may be held at one time, by the constants of the code."""
+    lines = [
+        [
+            "records in the queue",
+            f"{logger.CAPACITY}, or {_megabytes(logger.CAPACITY_BYTES)}, or one",
+            "`logger.py`",
+        ],
+        [
+            "records on their way to the thread",
+            f"{_megabytes(solver.BACKLOG_BYTES)} and the latest",
+            "`solver.py`",
+        ],
+        [
+            "condensed records",
+            f"{pile.TOGETHER}, or {_megabytes(pile.TOGETHER_BYTES)} and a buffer",
+            "`spectra/pile.py`",
+        ],
+        [
+            "blocks of groups solved together",
+            f"{_megabytes(row_grams.CHUNK_BYTES)}, or one",
+            "`spectra/row_grams.py`",
+        ],
+        [
+            "sums of examples solved together",
+            f"{_megabytes(example_sums.CHUNK_BYTES)}, or one",
+            "`spectra/example_sums.py`",
+        ],
+        [
+            "spectra that wait for a table",
+            f"{_megabytes(pile.HANDED_OUT_BYTES)}, and those last solved",
+            "`spectra/pile.py`",
+        ],
+        [
+            "the log",
+            f"{_megabytes(spool.MEMORY_LIMIT)}, the rest in a file",
+            "`log/spool.py`",
+        ],
+    ]
+    return table(["what", "at most", "set in"], lines)
+
+
+PAGE = """\
+# How what looking costs grows
+
+Made by `python -m benchmarks.scale --seconds {seconds} --write {write}` (`make bench-scale`), in
+{minutes:.0f} minutes. {machine}.
+
+![What looking costs against width, rows, groups and layers, two curves each: measured, fitted and
+counted](images/scale.png)
+
+Dense layers of one width on random data, plain gradient descent, groups that divide the batch,
+three quantities of every layer and group, all singular values, every step
+(`benchmarks/equal_layers.py`). *Looking* is the time of a recorded step beyond that of a plain one:
+each turn trains both, the median of the differences is told, and their middle half. Below a
+millisecond it is mostly the noise of the machine.
+
+*Counted* is arithmetic: the multiplications of what the library chooses to do
+(`benchmarks/counting.py`), times the constants measured below, one after the other. Looking takes
+less where a core is free, as the thread works beside training, and more where operations are many
+or wait for memory, which is not counted. The same as a table to compute with:
+[scale.csv](scale.csv).
+
+## Exponents
+
+By least squares on the logarithms, over the {fitted} largest points of each curve. *Counted*: the
+same fit to the counts.
+
+{fits}
+
+What is counted, of a weight with `r` rows, `i` inputs, `o` outputs (`w` is either, or the smaller),
+in `g` groups of `r_g` rows:
+
+{counted}
+
+On the side of the rows, a factor with fewer features than rows is its own root, and its problems
+have its size. With as many groups as examples, or more, what is kept are parts of examples: the
+thread adds them up, `n g i o` more products. The regime changes where the cheaper side does: in the
+table above, *sides*.
+
+A plain step has `3 r i o` multiplications for a layer. So on the side of the rows looking vanishes
+against it, as `r / w`, while on the side of the features products are a constant part of it, and
+eigenvalues grow as `g w / r`.
+
+## Constants
+
+One core, float64, measured just before the curves. *Ratio*: what an eigenvalue problem takes, in
+multiplications of such a product for each `d³`; `costs.EIGEN`, by which the side is chosen, is
+{eigen_now:g}.
+
+{constants}
+
+A multiplication of a float64 product takes {in_graph:.3f} ns in the graph (all cores, `AᵀA` of
+{product}) and {in_thread:.3f} ns in the thread (one core, `A Aᵀ`, of which NumPy computes half).
+
+## Points
+
+{left_out}
+
+{points}
+
+## Memory
+
+Measured: peak resident memory of a process that trains three epochs of a turn's steps, TensorFlow
+and the data included. Counted: what a record holds in the queue, and when the thread has condensed
+it.
+
+{memory}
+
+What may be held at one time, by the constants of the code:
+
+{held}
+
+{plan}"""
+
+
+def page(found, left_out, memory, constants, **options):
+    """Return the page.
+
+    Args:
+        found: As in `figure`.
+        left_out: List of sentences.
+        memory: Table rows, see `MEMORY_HEAD`.
+        constants: `Constants`.
+        **options: What else the page says.
+    """
+    pairs = [(panel, curve, points) for panel, curves in found.items() for curve, points in curves]
+    said = "\n".join(f"- {each}" for each in left_out)
+    costs_rows = [row(panel, curve, each) for panel, curve, points in pairs for each in points]
+    looking_by_counted = [
+        each.looking[1] / each.counted
+        for _, _, points in pairs
+        for each in fitted(points)[0]
+        if each.work.side == "features"
+    ]
+    _, rows, features = PRODUCT
+    return PAGE.format(
+        machine=machine(),
+        fitted=FITTED,
+        fits=table(FIT_HEAD, [fit_row(*pair) for pair in pairs]),
+        constants=constants_table(constants),
+        eigen_now=EIGEN,
+        in_graph=constants.in_graph,
+        in_thread=constants.in_thread,
+        product=f"{rows} rows of {features}",
+        left_out=f"Left out:\n\n{said}" if said else "None was left out.",
+        points=table(HEAD, costs_rows),
+        memory=table(MEMORY_HEAD, memory),
+        counted=table(COUNTED[0], COUNTED[1:]),
+        held=held(),
+        plan=plan(constants, looking_by_counted),
+        **options,
+    )
+
+
+def _megabytes(size):
+    return f"{size / 1e6:g} MB"
+
+
+def main():
+    """Measure, print, and write the page if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3, help="of each point, or more")
+    parser.add_argument("--only", choices=PANELS, help="measure what grows in this way")
+    parser.add_argument("--write", type=Path, help="Markdown page to write")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    constants = measured_constants()
+    print(constants_table(constants), flush=True)
+    found, left_out, memory = {}, [], []
+
+    def leave_out(sentence):
+        left_out.append(sentence)
+        print(f"Left out: {sentence}", flush=True)
+
+    print(" | ".join(HEAD))
+    for panel, curves in PANELS.items():
+        if options.only not in (None, panel):
+            continue
+        found[panel] = []
+        for curve in curves:
+            points = []
+            for new in measured(curve, constants, options.seconds, leave_out):
+                print(" | ".join(map(str, row(panel, curve, new))), flush=True)
+                points.append(new)
+            found[panel].append((curve, points))
+            print("fit: ", " | ".join(map(str, fit_row(panel, curve, points))), flush=True)
+    if not options.write:
+        return
+    for panel, curves in found.items():
+        for curve, points in curves:
+            for new in memory_rows(panel, curve, points):
+                print(" | ".join(map(str, new)), flush=True)
+                memory.append(new)
+    minutes = (time.monotonic() - begin) / 60
+    text = page(
+        found,
+        left_out,
+        memory,
+        constants,
+        minutes=minutes,
+        seconds=f"{options.seconds:g}",
+        write=options.write,
+    )
+    options.write.write_text(text, encoding="utf-8")
+    folder = options.write.parent
+    figure(found).savefig(folder / "images" / "scale.png", dpi=110)
+    with (folder / "scale.csv").open("w", newline="", encoding="utf-8") as file:
+        every = [
+            row(panel, curve, each)
+            for panel, curves in found.items()
+            for curve, points in curves
+            for each in points
+        ]
+        csv.writer(file).writerows([HEAD, *every])
+
+
+if __name__ == "__main__":
+    main()
