@@ -8,10 +8,13 @@ than there should be, are left out and named.
 
 import argparse
 import csv
+import gc
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
@@ -29,7 +32,7 @@ FEWEST = 3
 """Turns of a point, at least."""
 
 TURN_SECONDS = 1.0
-"""Steps of a turn are multiplied by four until plain and recorded take at least half as long."""
+"""Steps of a turn grow fourfold until plain and recorded take at least half as long."""
 
 LONGEST, POINT_SECONDS = 64, 60
 """Steps of a turn, at most, and what a point may take."""
@@ -38,7 +41,7 @@ POINT_BYTES, DATA_BYTES = 8e9, 2e8
 """What a point may need, and its data."""
 
 FITTED = 3
-"""Points of a curve to which a line is fitted: the largest."""
+"""Points of a curve to which a line is fitted: the largest that are clear of noise, on one side."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,12 @@ def _doubled(first, last, factor=2):
 
 PANELS = {
     "width": (
-        Curve("32 rows", Size(examples=32), "width", _doubled(128, 8192)),
+        Curve("128 rows", Size(examples=128), "width", _doubled(128, 8192)),
         Curve("512 rows", Size(examples=32, positions=16), "width", _doubled(128, 8192)),
     ),
     "rows": (
-        Curve("width 128", Size(width=128, examples=16), "positions", _doubled(1, 4096, 4), 16),
-        Curve("width 512", Size(width=512, examples=16), "positions", _doubled(1, 4096, 4), 16),
+        Curve("width 64", Size(width=64, examples=16), "positions", _doubled(1, 4096, 4), 16),
+        Curve("width 256", Size(width=256, examples=16), "positions", _doubled(1, 4096, 4), 16),
     ),
     "groups": (
         Curve("128 rows of width 512", Size(width=512, examples=128), "groups", _doubled(2, 64)),
@@ -166,11 +169,17 @@ class Found:
         """Milliseconds of a recorded step beyond a plain one: lower quartile, median, upper."""
         return np.quantile(self.times[:, 1] - self.times[:, 0], (0.25, 0.5, 0.75))
 
+    @property
+    def is_clear(self):
+        """Whether looking cost more than the noise of plain steps: in the middle half of turns."""
+        return self.looking[0] > 0
 
-def measured(curve, constants, seconds, say):
+
+def measured(panel, curve, constants, seconds, say):
     """Yield what is found at every point of a curve that does not take too long.
 
     Args:
+        panel: What grows.
         curve: `Curve`.
         constants: `Constants`.
         seconds: Of a point, about.
@@ -183,7 +192,7 @@ def measured(curve, constants, seconds, say):
         found = Found(value, size, work, constants.parts(work))
         expected = _expected_seconds(found, before, constants)
         n_bytes = _expected_bytes(found)
-        name = f"{curve.field} {value} at {curve.title}"
+        name = f"{panel} {value} at {curve.title}"
         if expected > POINT_SECONDS:
             say(f"{name}: about {expected:.0f} s would be more than {POINT_SECONDS} s.")
         elif n_bytes > POINT_BYTES:
@@ -192,6 +201,8 @@ def measured(curve, constants, seconds, say):
             )
         else:
             found.times, found.steps = _turns(size, seconds)
+            keras.utils.clear_session()
+            gc.collect()
             before = found
             yield found
 
@@ -269,10 +280,10 @@ def fitted(points):
         points: List of `Found`, smallest first.
 
     Returns:
-        `(points, measured, counted)`; lines are `None` where there are no two points, as where
-        looking cost less than nothing.
+        `(points, measured, counted)`; lines are `None` where no two points are clear.
     """
-    largest = [found for found in points if found.looking[1] > 0][-FITTED:]
+    clear = [found for found in points if found.is_clear]
+    largest = [found for found in clear if found.work.side == clear[-1].work.side][-FITTED:]
     if len(largest) < 2:
         return largest, None, None
     values = [found.value for found in largest]
@@ -320,12 +331,13 @@ COLOURS, MARKERS = ("#0072B2", "#D55E00"), ("o", "s")
 
 
 def figure(found):
-    """Return a figure of four panels.
+    """Return a figure of a panel for each way to grow.
 
     Args:
         found: Dictionary from the panel to pairs of a `Curve` and its list of `Found`.
     """
-    fig, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    shape = math.ceil(len(found) / 2), min(2, len(found))
+    fig, axes = plt.subplots(*shape, figsize=(9, 7.2), layout="constrained", squeeze=False)
     for ax, (panel, curves) in zip(axes.flat, found.items(), strict=True):
         for colour, marker, (curve, points) in zip(COLOURS, MARKERS, curves, strict=True):
             _draw(ax, colour, marker, curve, points)
@@ -343,21 +355,21 @@ def figure(found):
 
 
 def _draw(ax, colour, marker, curve, points):
-    shown = [found for found in points if found.looking[1] > 0]
     largest, measured_line, counted_line = fitted(points)
     label = curve.title
     if measured_line is not None:
-        label += f": {measured_line[0]:.2f}, counted {counted_line[0]:.2f}"
+        label += f": exponent {measured_line[0]:.2f}, counted {counted_line[0]:.2f}"
         ends = np.array([largest[0].value, largest[-1].value])
         line = np.exp(np.polyval(measured_line, np.log(ends)))
         ax.plot(ends, line, color=colour, linewidth=6, alpha=0.3, solid_capstyle="round")
     counted = [(found.value, found.counted) for found in points]
     ax.plot(*zip(*counted, strict=True), ":", color=colour, linewidth=1.6)
-    for found in shown:
+    for found in points:
         low, middle, high = found.looking
-        face = "white" if found.work.side == "rows" else colour
-        ax.plot([found.value] * 2, [max(low, middle / 10), high], color=colour, linewidth=1)
-        ax.plot(found.value, middle, marker, color=colour, markerfacecolor=face, markersize=7)
+        if found.is_clear:
+            face = "white" if found.work.side == "rows" else colour
+            ax.plot([found.value] * 2, [low, high], color=colour, linewidth=1)
+            ax.plot(found.value, middle, marker, color=colour, markerfacecolor=face, markersize=7)
     ax.plot([], [], marker, color=colour, label=label)
 
 
@@ -463,19 +475,20 @@ counted](images/scale.png)
 Dense layers of one width on random data, plain gradient descent, groups that divide the batch,
 three quantities of every layer and group, all singular values, every step
 (`benchmarks/equal_layers.py`). *Looking* is the time of a recorded step beyond that of a plain one:
-each turn trains both, the median of the differences is told, and their middle half. Below a
-millisecond it is mostly the noise of the machine.
+each turn trains both, the median of the differences is told, and their middle half. Where that
+reaches below zero, looking is lost in the noise of plain steps.
 
 *Counted* is arithmetic: the multiplications of what the library chooses to do
 (`benchmarks/counting.py`), times the constants measured below, one after the other. Looking takes
 less where a core is free, as the thread works beside training, and more where operations are many
-or wait for memory, which is not counted. The same as a table to compute with:
+or wait for memory, which is not counted. The points below as a table to compute with:
 [scale.csv](scale.csv).
 
 ## Exponents
 
-By least squares on the logarithms, over the {fitted} largest points of each curve. *Counted*: the
-same fit to the counts.
+By least squares on the logarithms, over the {fitted} largest points of each curve, on one side,
+where the middle half of the differences is above zero; only such points are drawn. *Counted*: the
+same fit to the counts. They are slopes between those sizes; further on, the largest part decides.
 
 {fits}
 
@@ -529,18 +542,17 @@ def page(found, left_out, memory, constants, **options):
     """Return the page.
 
     Args:
-        found: As in `figure`.
+        found: List of a panel, a `Curve` and its list of `Found`.
         left_out: List of sentences.
         memory: Table rows, see `MEMORY_HEAD`.
         constants: `Constants`.
         **options: What else the page says.
     """
-    pairs = [(panel, curve, points) for panel, curves in found.items() for curve, points in curves]
     said = "\n".join(f"- {each}" for each in left_out)
-    costs_rows = [row(panel, curve, each) for panel, curve, points in pairs for each in points]
+    costs_rows = [row(panel, curve, each) for panel, curve, points in found for each in points]
     looking_by_counted = [
         each.looking[1] / each.counted
-        for _, _, points in pairs
+        for _, _, points in found
         for each in fitted(points)[0]
         if each.work.side == "features"
     ]
@@ -548,7 +560,7 @@ def page(found, left_out, memory, constants, **options):
     return PAGE.format(
         machine=machine(),
         fitted=FITTED,
-        fits=table(FIT_HEAD, [fit_row(*pair) for pair in pairs]),
+        fits=table(FIT_HEAD, [fit_row(*one) for one in found]),
         constants=constants_table(constants),
         eigen_now=EIGEN,
         in_graph=constants.in_graph,
@@ -591,39 +603,27 @@ def main():
         found[panel] = []
         for curve in curves:
             points = []
-            for new in measured(curve, constants, options.seconds, leave_out):
+            for new in measured(panel, curve, constants, options.seconds, leave_out):
                 print(" | ".join(map(str, row(panel, curve, new))), flush=True)
                 points.append(new)
             found[panel].append((curve, points))
             print("fit: ", " | ".join(map(str, fit_row(panel, curve, points))), flush=True)
     if not options.write:
         return
-    for panel, curves in found.items():
-        for curve, points in curves:
-            for new in memory_rows(panel, curve, points):
-                print(" | ".join(map(str, new)), flush=True)
-                memory.append(new)
-    minutes = (time.monotonic() - begin) / 60
-    text = page(
-        found,
-        left_out,
-        memory,
-        constants,
-        minutes=minutes,
-        seconds=f"{options.seconds:g}",
-        write=options.write,
-    )
-    options.write.write_text(text, encoding="utf-8")
     folder = options.write.parent
-    figure(found).savefig(folder / "images" / "scale.png", dpi=110)
+    figure(found).savefig(folder / "images" / "scale.png", dpi=95)
+    triples = [(panel, curve, points) for panel, both in found.items() for curve, points in both]
     with (folder / "scale.csv").open("w", newline="", encoding="utf-8") as file:
-        every = [
-            row(panel, curve, each)
-            for panel, curves in found.items()
-            for curve, points in curves
-            for each in points
-        ]
+        every = [row(panel, curve, each) for panel, curve, points in triples for each in points]
         csv.writer(file).writerows([HEAD, *every])
+    for triple in triples:
+        for new in memory_rows(*triple):
+            print(" | ".join(map(str, new)), flush=True)
+            memory.append(new)
+    said = {"seconds": f"{options.seconds:g}", "write": options.write}
+    said["minutes"] = (time.monotonic() - begin) / 60
+    text = page(triples, left_out, memory, constants, **said)
+    options.write.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
