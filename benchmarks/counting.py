@@ -7,7 +7,7 @@ eigenvalue problem the cube of its size. `Constants` turns counts into time on o
 import math
 import timeit
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -48,10 +48,10 @@ class Work:
 
     in_graph: float = 0.0
     in_thread: float = 0.0
-    eigen: Counter = None
+    eigen: Counter = field(default_factory=Counter)
     kept: int = 0
     condensed: int = 0
-    sides: dict = None
+    sides: dict = field(default_factory=dict)
 
     @property
     def side(self):
@@ -80,7 +80,7 @@ def work_of(weights, examples, groups):
             for s, *widths in weights
         ]
         stacks = stacks_for(factors, QUANTITIES, "auto", sizes)
-        work = Work(eigen=Counter(), sides={})
+        work = Work()
         for stack in stacks:
             if isinstance(stack, RowGrams):
                 _add_rows(work, stack, factors, sizes)

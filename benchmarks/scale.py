@@ -337,7 +337,7 @@ def figure(found):
         found: Dictionary from the panel to pairs of a `Curve` and its list of `Found`.
     """
     shape = math.ceil(len(found) / 2), min(2, len(found))
-    fig, axes = plt.subplots(*shape, figsize=(9, 7.2), layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(*shape, figsize=(9, 8), layout="constrained", squeeze=False)
     for ax, (panel, curves) in zip(axes.flat, found.items(), strict=True):
         for colour, marker, (curve, points) in zip(COLOURS, MARKERS, curves, strict=True):
             _draw(ax, colour, marker, curve, points)
@@ -349,7 +349,7 @@ def figure(found):
         ax.set_xlabel(panel)
         ax.set_ylabel("looking, ms of a recorded step")
         ax.grid(color="0.93")
-        ax.legend(fontsize=8.5, frameon=False)
+        ax.legend(fontsize=8.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     fig.legend(handles=_key(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return fig
 
