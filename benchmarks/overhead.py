@@ -12,6 +12,7 @@ import statistics
 import time
 import timeit
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -50,11 +51,24 @@ TARGETS = {
 }
 """Ratios to plain that should not be exceeded."""
 
+ERROR_STEPS = 12
+"""Steps that a subspace follows before it is compared with the exact singular values."""
+
 MEMORY_TARGET = 1.10
 """Ratio to the peak resident memory of plain training that should not be exceeded."""
 
 HEAD = ["workload", "case", "repeats", "ms per step", "ratio", "middle half", "fastest", "target"]
 FLOOR_HEAD = ["workload", "spectra", "singular values of the largest", "eigenvalues, ms per step"]
+ERROR_HEAD = [
+    "workload",
+    "spectra",
+    "in a subspace",
+    "error of sigma_1",
+    "of sigma_16",
+    "largest",
+    "bound of sigma_1",
+    "of sigma_16",
+]
 MEMORY_HEAD = ["workload", "plain, MB", "every step, MB", "ratio", "target"]
 
 
@@ -112,6 +126,33 @@ def floor_row(name):
             grams = rows @ rows.swapaxes(-1, -2)
             total += _milliseconds(lambda: eigenvalues(grams)) / len(grams) * number  # noqa: B023
     return [name, sum(sizes.values()), max(sizes), f"{total:.1f}"]
+
+
+def error_row(name):
+    """Return how far a subspace is from the exact singular values, after some steps.
+
+    Returns:
+        Table row, see `ERROR_HEAD`, or `None` where every spectrum is exact.
+    """
+    workload = WORKLOADS[name]
+    x, y, groups = workload.data(ERROR_STEPS)
+    logs = []
+    for spectra in (CASES[TOP], replace(CASES[TOP], method="gram")):
+        model = ks.SpectralModel(*workload.tensors())
+        model.compile("adam", "sparse_categorical_crossentropy", spectra=spectra)
+        model.fit(x, y, batch_size=workload.batch, groups=groups, verbose=0, shuffle=False)
+        logs.append(model.spectral_log.select(step=ERROR_STEPS - 1))
+    found, exact = logs
+    if "residual_norm" not in found.rows:
+        return None
+    followed = found.rows["residual_norm"].to_numpy() > 0
+    first = exact.sigma[:, :1]
+    errors, bounds = (
+        (np.abs(part) / first)[followed] for part in (exact.sigma - found.sigma, found.sigma_error)
+    )
+    medians = [np.nanmedian(part[:, k]) for part in (errors, bounds) for k in (0, -1)]
+    shown = [f"{value:.1e}" for value in (*medians[:2], np.nanmax(errors), *medians[2:])]
+    return [name, len(followed), followed.sum(), *shown]
 
 
 def _milliseconds(work):
@@ -188,8 +229,22 @@ the cube of the smaller side, need:
 So exact spectra at every step cost little where the smaller side of every matrix is a batch of some
 tens, and many steps of training where it is hundreds of features or rows, as in a first layer that
 sees windows or patches. There, choose `layers`, or a schedule: it divides what looking costs, and
-what is left is (15 x *no step due* + *every step*) / 16. `top_k` keeps fewer values, and does not
-find them faster yet.
+what is left is (15 x *no step due* + *every step*) / 16. Or the largest values alone:
+
+## How near the largest values are
+
+*every step, top_k=16* is `Spectra(top_k=16, method="subspace")`: matrices of which all singular
+values would cost more are known in a subspace that follows training
+([how](method.md#the-largest-alone)). After {error_steps} steps, as parts of the exact sigma_1;
+medians over spectra in a subspace, but for the largest error of any value. Bounds are what the log
+itself can promise (`log.sigma_error`).
+
+{errors}
+
+Inputs here are white noise, whose flat spectrum is the worst case: the largest errors are those of
+activations of first layers. Deeper layers, adjoints and gradients have spectra that fall.
+
+## Cores
 
 Where training keeps every core busy there is nowhere to hide work, and a thread that delays one of
 two cores delays both, since each operation of training waits for its slower half.
@@ -213,7 +268,10 @@ def main():
         found += new
     if options.write:
         memory = [memory_row(name) for name in names]
+        errors = [row for row in map(error_row, names) if row]
         page = PAGE.format(
+            error_steps=ERROR_STEPS,
+            errors=table(ERROR_HEAD, errors),
             machine=machine(),
             table=table(HEAD, found),
             memory=table(MEMORY_HEAD, memory),

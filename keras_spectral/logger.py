@@ -3,6 +3,7 @@
 import itertools
 import warnings
 
+import numpy as np
 import tensorflow as tf
 
 from keras_spectral.errors import RecordingError
@@ -147,7 +148,7 @@ class SpectralLogger:
         for (layout, _), queue in self._queues.items():
             for _ in range(int(queue.size())):
                 # Kept at once: an interrupt here must not cost what was dequeued before.
-                self._dequeued.append((layout, [part.numpy() for part in _dequeue(queue)]))
+                self._dequeued.append((layout, [np.asarray(part) for part in _dequeue(queue)]))
         self._dequeued.sort(key=_step)
         for layout, records in itertools.groupby(self._dequeued, key=lambda pair: pair[0]):
             records = [record for _, record in records]

@@ -9,15 +9,18 @@ EIGEN = 5.0
 """Cost of an eigenvalue problem of size d, in units of d³ multiplications of a float64 product by
 NumPy, which takes one core beside training 0.017 ns or so for each."""
 
-DOUBLE = 4.0
+IN_THE_THREAD = 1.0
+"""Cost of a multiplication of products beside training, in that unit."""
+
+IN_THE_GRAPH = 4.0
 """Cost of a multiplication of float64 products in the graph, which hold all cores, in that unit."""
 
 SINGLE = 1.0
 """The same in float32."""
 
-IN_THE_GRAPH = 8e6
-"""Cost of the operations that the side of the features needs in the graph, in the same unit: small
-matrices are better taken on the side of the rows, which needs none."""
+OF_FEATURES = 8e6
+"""Cost of the operations that the side of the features needs for each matrix, in the same unit:
+small matrices are better taken on the side of the rows, all of which go together."""
 
 IN_A_SUBSPACE = 4e7
 """Cost of the operations that follow a subspace, in the same unit."""
@@ -48,7 +51,7 @@ def _products(sizes, s, entries):
     return times * s * entries
 
 
-def prefers_rows(sizes, s, width):
+def prefers_rows(sizes, s, width, product):
     """Tell whether the row-by-row Gram matrix of `[n s, width]` is cheaper than the other one.
 
     On the side of the rows one product serves every group; on the side of the features each group
@@ -58,25 +61,26 @@ def prefers_rows(sizes, s, width):
         sizes: Expected examples of the whole batch and of each group.
         s: Static number of positions, or `None` if unknown, which speaks for the features.
         width: Number of features.
+        product: Cost of a multiplication of products on the side of the features.
 
     Returns:
         `True` if the side of the rows is expected to cost less.
     """
     if s is None:
         return False
-    on_rows, on_features = _costs(sizes, s, width)
+    on_rows, on_features = _costs(sizes, s, width, product)
     return on_rows <= on_features
 
 
-def _costs(sizes, s, width):
+def _costs(sizes, s, width, product):
     """Return what the side of the rows costs, and that of the features."""
     rows = [n * s for n in sizes]
     on_rows = rows[0] ** 2 * width + sum(EIGEN * r**3 for r in rows)
-    products = DOUBLE * _products(sizes, s, width**2)
-    return on_rows, IN_THE_GRAPH + products + len(rows) * EIGEN * width**3
+    products = product * _products(sizes, s, width**2)
+    return on_rows, OF_FEATURES + products + len(rows) * EIGEN * width**3
 
 
-def prefers_rows_for_gradient(sizes, s, i, o):
+def prefers_rows_for_gradient(sizes, s, i, o, product):
     """Tell whether `Lᵀ K_Δ L` is cheaper than forming `AᵀΔ [i, o]` and its smaller Gram matrix.
 
     Args:
@@ -84,24 +88,25 @@ def prefers_rows_for_gradient(sizes, s, i, o):
         s: Static number of positions.
         i: Input features.
         o: Output features.
+        product: As in `prefers_rows`.
 
     Returns:
         `True` if the side of the rows is expected to cost less.
     """
-    on_rows, on_features = _costs_of_gradient(sizes, s, i, o)
+    on_rows, on_features = _costs_of_gradient(sizes, s, i, o, product)
     return on_rows <= on_features
 
 
-def _costs_of_gradient(sizes, s, i, o):
+def _costs_of_gradient(sizes, s, i, o, product):
     small, large = min(i, o), max(i, o)
     rows = [n * s for n in sizes]
     on_rows = sum((EIGEN + 2) * r**3 for r in rows)
-    products = DOUBLE * _products(sizes, s, i * o)
-    on_features = products + len(rows) * (DOUBLE * small**2 * large + EIGEN * small**3)
-    return on_rows, IN_THE_GRAPH + on_features
+    products = product * _products(sizes, s, i * o)
+    on_features = products + len(rows) * (product * small**2 * large + EIGEN * small**3)
+    return on_rows, OF_FEATURES + on_features
 
 
-def prefers_subspace(sizes, s, width, columns):
+def prefers_subspace(sizes, s, width, columns, product):
     """Tell whether following a subspace is cheaper than all singular values of `[n s, width]`.
 
     Args:
@@ -109,6 +114,7 @@ def prefers_subspace(sizes, s, width, columns):
         s: Static number of positions, or `None` if unknown: then it is not.
         width: Number of features.
         columns: Columns of the subspace.
+        product: As in `prefers_rows`.
 
     Returns:
         `True` if the subspace is expected to cost less.
@@ -117,11 +123,11 @@ def prefers_subspace(sizes, s, width, columns):
         return False
     rows, together = sizes[0] * s, len(sizes) * columns
     products = 2 * SINGLE * rows * width * together
-    small = DOUBLE * (rows + width) * together * columns
-    return IN_A_SUBSPACE + products + small < min(_costs(sizes, s, width))
+    small = IN_THE_GRAPH * (rows + width) * together * columns
+    return IN_A_SUBSPACE + products + small < min(_costs(sizes, s, width, product))
 
 
-def prefers_subspace_for_gradient(sizes, s, i, o, columns):
+def prefers_subspace_for_gradient(sizes, s, i, o, columns, product):
     """Tell the same of gradients `[i, o]`, which are formed for either.
 
     Args:
@@ -130,18 +136,19 @@ def prefers_subspace_for_gradient(sizes, s, i, o, columns):
         i: Input features.
         o: Output features.
         columns: As in `prefers_subspace`.
+        product: As in `prefers_rows`.
 
     Returns:
         `True` if the subspace is expected to cost less.
     """
-    iterated = len(sizes) * columns * (2 * SINGLE * i * o + DOUBLE * (i + o) * columns)
+    iterated = len(sizes) * columns * (2 * SINGLE * i * o + IN_THE_GRAPH * (i + o) * columns)
     if s is None:
         small, large = min(i, o), max(i, o)
-        squared = DOUBLE * small**2 * large
-        exact = IN_THE_GRAPH + len(sizes) * (squared + EIGEN * small**3)
+        squared = IN_THE_GRAPH * small**2 * large
+        exact = OF_FEATURES + len(sizes) * (squared + EIGEN * small**3)
         return IN_A_SUBSPACE + iterated < exact
     formed = SINGLE * _products(sizes, s, i * o)
-    return IN_A_SUBSPACE + formed + iterated < min(_costs_of_gradient(sizes, s, i, o))
+    return IN_A_SUBSPACE + formed + iterated < min(_costs_of_gradient(sizes, s, i, o, product))
 
 
 def is_thin(sizes, s, width):

@@ -38,8 +38,9 @@ class ExampleSums:
         """Whether the parts are gradients, else they are Gram matrices."""
         return self.wanted[0][1] == "gradient"
 
-    def condensed(self, kept):
+    def condensed(self, kept, masks):
         """Return what `r` steps kept, in one array `[r, n, …, …]`."""
+        del masks
         return joined_steps(kept[0])
 
     def solved(self, condensed, mask):

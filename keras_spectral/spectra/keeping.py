@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_spectral.spectra.bases import kept_of_subspaces
 from keras_spectral.spectra.example_sums import ExampleSums
+from keras_spectral.spectra.factor_grams import FactorGrams
 from keras_spectral.spectra.factors import rows_of
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
@@ -27,7 +28,12 @@ def kept_by(stacks, factors, mask, n, bases=None):
         List of tensors, those of the first stack first; each stack says what they are.
     """
     rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
-    kept = {RowGrams: _factors, FeatureGrams: _grams, GraphSpectra: _spectra}
+    kept = {
+        RowGrams: _factors,
+        FactorGrams: _factors,
+        FeatureGrams: _grams,
+        GraphSpectra: _spectra,
+    }
     found = []
     for stack in stacks:
         with _after(found):

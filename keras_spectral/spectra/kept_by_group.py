@@ -21,8 +21,9 @@ class KeptByGroup:
     wanted: tuple
     n_kept = 1
 
-    def condensed(self, kept):
+    def condensed(self, kept, masks):
         """Return what `r` steps kept, in one array `[r, …]`."""
+        del masks
         return joined_steps(kept[0])
 
     def solved(self, condensed, mask):

@@ -137,9 +137,11 @@ _QUIETLY = np.errstate(invalid="ignore", over="ignore")  # NaN and Inf are recor
 @_QUIETLY
 def _condensed(alike, stacks):
     heads, masks, *kept = zip(*alike, strict=True)
+    masks = np.stack(masks).astype(bool)
     left = iter(kept)
-    arrays = [stack.condensed(list(itertools.islice(left, stack.n_kept))) for stack in stacks]
-    return Batch(np.stack(heads), np.stack(masks).astype(bool), arrays)
+    parts = [list(itertools.islice(left, stack.n_kept)) for stack in stacks]
+    arrays = [stack.condensed(own, masks) for stack, own in zip(stacks, parts, strict=True)]
+    return Batch(np.stack(heads), masks, arrays)
 
 
 def _number_together(n_groups):

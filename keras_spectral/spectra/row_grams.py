@@ -48,16 +48,18 @@ class RowGrams:
         """Number of tensors that a step keeps."""
         return len(self.factors)
 
-    def condensed(self, kept):
+    def condensed(self, kept, masks):
         """Return the Gram matrices of some steps, which are small where this stack is chosen.
 
         Args:
             kept: For each factor, a sequence of `r` arrays `[n, s, w]`.
+            masks: Of no use here.
 
         Returns:
             float64 array `[r, p, n s, max(n s, w)]`: the Gram matrices, and the thin factors
             themselves, each in as many columns as it needs.
         """
+        del masks
         n, s, _ = kept[0][0].shape
         result = np.empty((len(kept[0]), len(kept), n * s, max(n * s, *self.thin)))
         for p, (factor, width) in enumerate(zip(kept, self.thin, strict=True)):

@@ -5,11 +5,14 @@ what was kept is condensed to small matrices, and their singular values are foun
 once. For small networks the number of operations is the cost, not the arithmetic.
 """
 
+import itertools
 from collections import defaultdict
 
 import tensorflow as tf
 
 from keras_spectral.spectra.costs import (
+    IN_THE_GRAPH,
+    IN_THE_THREAD,
     adds_examples,
     is_thin,
     prefers_rows,
@@ -18,13 +21,17 @@ from keras_spectral.spectra.costs import (
     prefers_subspace_for_gradient,
 )
 from keras_spectral.spectra.example_sums import ExampleSums
-from keras_spectral.spectra.factors import FACTORS
+from keras_spectral.spectra.factor_grams import FactorGrams
+from keras_spectral.spectra.factors import FACTORS, is_formed
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
 from keras_spectral.spectra.layout import Layout, Weight
 from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.subspace import OVERSAMPLING, Subspaces
+
+MOST_KEPT = 1_500_000
+"""Numbers of a factor that is kept for the thread, at most: records take memory."""
 
 
 def layout_for(factors, quantities, top_k, method, sizes):
@@ -66,8 +73,8 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,), top_k=None):
         top_k: Number of singular values that `"subspace"` finds.
 
     Returns:
-        Tuple of `RowGrams`, `FeatureGrams`, `ExampleSums`, `GraphSpectra` and `Subspaces`, which
-        together find every spectrum once.
+        Tuple of `RowGrams`, `FeatureGrams`, `FactorGrams`, `ExampleSums`, `GraphSpectra` and
+        `Subspaces`, which together find every spectrum once.
     """
     names = [(j, q) for j, factor in enumerate(factors) for q in _recorded(factor, quantities)]
     in_graph = [(j, q) for j, q in names if _in_graph(factors[j], q, method)]
@@ -80,17 +87,20 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,), top_k=None):
     by_gram = [name for name in names if name not in (*in_graph, *in_part)]
     on_rows = _row_stacks(factors, by_gram, sizes)
     found = {name for stack in on_rows for name in stack.wanted}
-    on_features, by_example = defaultdict(list), []
+    on_features, kept_whole, by_example = defaultdict(list), defaultdict(list), []
     for j, quantity in by_gram:
         if (j, quantity) in found:
             continue
         if adds_examples(sizes) and factors[j].adds_up(quantity):
             by_example.append((j, quantity))
         else:
-            on_features[factors[j].width(quantity)].append((j, quantity))
+            whole = _is_kept_whole(factors[j], quantity, sizes)
+            chosen = kept_whole if whole else on_features
+            chosen[factors[j].width(quantity)].append((j, quantity))
     return (
         *on_rows,
         *(FeatureGrams(tuple(names)) for names in on_features.values()),
+        *(FactorGrams(tuple(names), _factors_of(names)) for names in kept_whole.values()),
         *(ExampleSums((name,)) for name in by_example),
         *(GraphSpectra((name,)) for name in in_graph),
         *([Subspaces(tuple(in_part), columns)] if in_part else []),
@@ -109,7 +119,9 @@ def _row_stacks(factors, by_gram, sizes):
             if name not in factor.recorded:
                 continue
             s, width = _static(factor.positions(name)), factor.width(name)
-            chosen = (j, name) in by_gram and prefers_rows(sizes, s, width)
+            chosen = (j, name) in by_gram and prefers_rows(
+                sizes, s, width, _product(factor, name, sizes)
+            )
             if chosen or gradient:
                 names[s].append((j, name))
                 thin[s].append(width if is_thin(sizes, s, width) else 0)
@@ -122,23 +134,47 @@ def _row_stacks(factors, by_gram, sizes):
 
 def _gradient_on_rows(factor, sizes):
     s, widths = _static(factor.positions("gradient")), factor.gradient_shape
+    product = _product(factor, "gradient", sizes)
     return (
         factor.is_product
         and not hasattr(factor.activation, "spectra")
-        and all(prefers_rows(sizes, s, width) for width in widths)
-        and prefers_rows_for_gradient(sizes, s, *widths)
+        and all(prefers_rows(sizes, s, width, product) for width in widths)
+        and prefers_rows_for_gradient(sizes, s, *widths, product)
     )
+
+
+def _product(factor, quantity, sizes):
+    return IN_THE_THREAD if _is_kept_whole(factor, quantity, sizes) else IN_THE_GRAPH
+
+
+def _is_kept_whole(factor, quantity, sizes):
+    """Tell whether a matrix of the side of the features is left to the thread."""
+    if quantity == "gradient":
+        return factor.is_product and all(_fits(factor, name, sizes) for name in FACTORS)
+    return _fits(factor, quantity, sizes)
+
+
+def _fits(factor, name, sizes):
+    s = _static(factor.positions(name))
+    formed = is_formed(getattr(factor, name))
+    return formed and s is not None and sizes[0] * s * factor.width(name) <= MOST_KEPT
+
+
+def _factors_of(names):
+    both = [[(j, name) for name in (FACTORS if q == "gradient" else (q,))] for j, q in names]
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(both)))
 
 
 def _in_part(factor, quantity, sizes, columns):
     """Tell whether a subspace of some columns is found, in place of all singular values."""
+    product = _product(factor, quantity, sizes)
     if quantity == "gradient":
         s = _static(factor.positions("adjoint")) if factor.is_product else None
-        return prefers_subspace_for_gradient(sizes, s, *factor.gradient_shape, columns)
+        return prefers_subspace_for_gradient(sizes, s, *factor.gradient_shape, columns, product)
     part = getattr(factor, quantity)
     grouped = isinstance(part, Patches) and part.blocks > 1
     s = _static(factor.positions(quantity))
-    return not grouped and prefers_subspace(sizes, s, factor.width(quantity), columns)
+    return not grouped and prefers_subspace(sizes, s, factor.width(quantity), columns, product)
 
 
 def _static(positions):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from keras_spectral.spectra import example_sums, row_grams
 from keras_spectral.spectra.example_sums import ExampleSums
+from keras_spectral.spectra.factor_grams import FactorGrams
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.keeping import kept_by
@@ -21,6 +22,9 @@ QUANTITIES = ("activation", "adjoint", "gradient")
 TOLERANCE = 1e-6
 """Of sigma_1, for float32 data: float64 Gram matrices leave about 1e-8, so this has room."""
 
+
+IN_THE_THREAD, IN_THE_GRAPH = (10_000,), (10_000_000,)
+"""Expected sizes that speak for the side of the features."""
 
 MANY_GROUPS = (40, *[20] * 60)
 """Expected sizes that speak for adding up what examples contribute."""
@@ -85,7 +89,9 @@ shapes = st.tuples(*(st.integers(1, high) for high in (12, 4, 12, 12)))
     n_groups=st.integers(0, 4),
     seed=st.integers(0, 2**31),
     method=st.sampled_from(["gram", "svd"]),
-    sizes=st.one_of(st.tuples(st.integers(1, 200)), st.just(MANY_GROUPS)),
+    sizes=st.one_of(
+        st.tuples(st.integers(1, 200)), st.sampled_from([IN_THE_THREAD, IN_THE_GRAPH, MANY_GROUPS])
+    ),
 )
 def test_spectra_equal_numpy_for_any_shape_groups_and_side(shape, n_groups, seed, method, sizes):
     n, s, i, o = shape
@@ -144,7 +150,7 @@ def test_float64_data_keeps_its_digits():
 
 
 @pytest.mark.parametrize("method", ["gram", "svd"])
-@pytest.mark.parametrize("sizes", [(1,), (10_000,), MANY_GROUPS])
+@pytest.mark.parametrize("sizes", [(1,), IN_THE_THREAD, IN_THE_GRAPH, MANY_GROUPS])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_stays_in_its_group_its_layer_and_its_step(method, sizes, bad):
     rng = np.random.default_rng(0)
@@ -167,10 +173,9 @@ def test_the_side_is_chosen_by_size():
 
     everything = tuple((0, quantity) for quantity in QUANTITIES)
     assert chosen(6, 400, 300) == [(RowGrams, everything)]
-    found = stacks_for(
-        [Factors(tf.zeros([6, 1, 4]), tf.zeros([6, 1, 3]))], QUANTITIES, "gram", (9999,)
-    )
-    assert {type(stack) for stack in found} == {FeatureGrams}
+    small = [Factors(tf.zeros([6, 1, 4]), tf.zeros([6, 1, 3]))]
+    for sizes, kind in ((IN_THE_THREAD, FactorGrams), (IN_THE_GRAPH, FeatureGrams)):
+        assert {type(stack) for stack in stacks_for(small, QUANTITIES, "gram", sizes)} == {kind}
     found = stacks_for(
         [Factors(tf.zeros([6, 8, 4]), tf.zeros([6, 8, 3]))], QUANTITIES, "gram", MANY_GROUPS
     )

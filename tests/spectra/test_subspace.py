@@ -169,7 +169,7 @@ def test_a_subspace_is_followed_only_where_it_is_cheaper():
 
 def test_products_with_all_bases_at_once_stay_small():
     for s, groups, follows in ((30, 99, True), (3000, 2, True), (3000, 99, False)):
-        assert prefers_subspace((32, *[16] * groups), s, 900, 24) == follows
+        assert prefers_subspace((32, *[16] * groups), s, 900, 24, 4.0) == follows
 
 
 def test_records_tell_how_much_is_missed():
