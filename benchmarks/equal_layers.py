@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 import keras_spectral as ks
-from benchmarks.training import MEMORY_EPOCHS, last_number, own_peak_bytes
+from benchmarks.memory import peak_resident
+from benchmarks.training import MEMORY_EPOCHS, last_number
 
 PLAIN, WATCHED = "plain", "watched"
 
@@ -121,7 +122,7 @@ def main(case, steps, *given):
     train, data = trainer(size, case), size.data(int(steps))
     for _ in range(MEMORY_EPOCHS):
         train(data)
-    print(own_peak_bytes())
+    print(peak_resident())
 
 
 if __name__ == "__main__":

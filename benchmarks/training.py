@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
 import keras_spectral as ks
+from benchmarks.memory import peak_resident
 from benchmarks.workloads import WORKLOADS
 
 PLAIN, NEVER, ALWAYS, TOP, SOMETIMES = (
@@ -92,17 +92,9 @@ def last_number(module, *arguments):
     return int(done.stdout.split()[-1])
 
 
-def own_peak_bytes():
-    """Return the peak resident memory of this process, in bytes."""
-    # Not `ru_maxrss`, which begins at what the parent process had.
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    peak = next(line for line in lines if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024
-
-
 if __name__ == "__main__":
     chosen = WORKLOADS[sys.argv[1]]
     train = trainer(chosen, CASES[sys.argv[2]], chosen.steps)
     for _ in range(MEMORY_EPOCHS):
         train()
-    print(own_peak_bytes())
+    print(peak_resident())
