@@ -5,15 +5,18 @@ PYTHON3 ?= python3
 TESTS ?= tests
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
+PEERS := .venv-peers/.installed
+COMPILE := $(PYTHON) -m piptools compile --quiet --upgrade --strip-extras --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 COMPILED := keras_spectral/spectra/eigenvalues.c scripts/compile_eigenvalues.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow examples check bench bench-scale lock clean
+.PHONY: help setup demo test slow examples check bench bench-scale bench-peers lock clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 setup: $(INSTALLED)  ## make .venv with the pinned packages
 
@@ -51,12 +54,24 @@ bench: $(INSTALLED)  ## what looking costs
 bench-scale: $(INSTALLED)  ## how that grows with width, rows, groups and layers
 	$(PYTHON) -m benchmarks.scale
 
-lock: $(INSTALLED)  ## pin the newest packages that pyproject.toml allows
-	CUSTOM_COMPILE_COMMAND="make lock" $(PYTHON) -m piptools compile --quiet --upgrade \
-		--extra dev --extra parquet --extra cluster --strip-extras --allow-unsafe \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file requirements.lock pyproject.toml
+# .venv is for what it compiles: peers share this folder, and so the library in it.
+bench-peers: $(INSTALLED) $(PEERS)  ## what looking costs by other means, in PyTorch and TensorFlow
+	.venv-peers/bin/python -m benchmarks.peers
 
-clean:  ## remove .venv, caches and build products
-	rm -rf .venv dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+$(PEERS): benchmarks/peers/requirements.lock
+	$(PYTHON3) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+lock: export CUSTOM_COMPILE_COMMAND := make lock
+lock: $(INSTALLED)  ## pin the newest packages that pyproject.toml allows
+	$(COMPILE) --extra dev --extra parquet --extra cluster \
+		--output-file requirements.lock pyproject.toml
+	$(COMPILE) --output-file benchmarks/peers/requirements.lock \
+		pyproject.toml benchmarks/peers/requirements.in
+# Without the build of torch that was found here: each index has its own.
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' benchmarks/peers/requirements.lock
+
+clean:  ## remove .venv, .venv-peers, caches and build products
+	rm -rf .venv .venv-peers dist build .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
