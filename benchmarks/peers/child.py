@@ -70,7 +70,7 @@ def run(name, folder, seconds):
             for line in lines:
                 print(json.dumps(line), file=report)
         except Exception as error:
-            last = (str(error).strip().splitlines() or [""])[-1]
+            last = (str(error).strip().splitlines() or [""])[-1].strip().replace("`", "'")
             print(json.dumps({"failed": type(error).__name__, "why": last}), file=report)
 
 
