@@ -175,7 +175,7 @@ overhead as a multiple of that of keras_spectral for the same quantities:
 {summary}
 
 Below 1, the peer costs less than we do. An exception's name, or a signal's: it cannot do this
-network. Nothing: our own overhead was lost in the noise of the machine.
+network. Nothing: our own overhead has no number, or was lost in the noise of the machine.
 
 ## Who they are
 
