@@ -149,6 +149,8 @@ def _product(factor, quantity, sizes):
 
 def _is_kept_whole(factor, quantity, sizes):
     """Tell whether a matrix of the side of the features is left to the thread."""
+    if tf.config.list_physical_devices("GPU"):
+        return False  # it multiplies faster than factors could be moved
     if quantity == "gradient":
         return factor.is_product and all(_fits(factor, name, sizes) for name in FACTORS)
     return _fits(factor, quantity, sizes)

@@ -166,7 +166,7 @@ def test_nan_stays_in_its_group_its_layer_and_its_step(method, sizes, bad):
         assert np.isnan(norm) == hit
 
 
-def test_the_side_is_chosen_by_size():
+def test_the_side_is_chosen_by_size(monkeypatch):
     def chosen(n, i, o):
         factors = [Factors(tf.zeros([n, 1, i]), tf.zeros([n, 1, o]))]
         return [(type(stack), stack.wanted) for stack in stacks_for(factors, QUANTITIES)]
@@ -176,6 +176,10 @@ def test_the_side_is_chosen_by_size():
     small = [Factors(tf.zeros([6, 1, 4]), tf.zeros([6, 1, 3]))]
     for sizes, kind in ((IN_THE_THREAD, FactorGrams), (IN_THE_GRAPH, FeatureGrams)):
         assert {type(stack) for stack in stacks_for(small, QUANTITIES, "gram", sizes)} == {kind}
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"])
+        found = stacks_for(small, QUANTITIES, "gram", IN_THE_THREAD)
+    assert {type(stack) for stack in found} == {FeatureGrams}
     found = stacks_for(
         [Factors(tf.zeros([6, 8, 4]), tf.zeros([6, 8, 3]))], QUANTITIES, "gram", MANY_GROUPS
     )
