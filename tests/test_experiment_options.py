@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import keras_spectral as ks
-from keras_spectral.errors import DataError
+from keras_spectral.errors import DataError, SettingsError
 from keras_spectral.experiment import run
 from keras_spectral.experiment.fold import train_fold
 from keras_spectral.experiment.folder import fold_folder
@@ -125,6 +125,13 @@ def test_only_the_chosen_layers_and_quantities_are_recorded(tmp_path, monkeypatc
         assert set(log.rows["quantity"]) == {"gradient"}
         assert all(layer.startswith("hidden") for layer in log.layers)
     assert set(probe.relabelings["quantity"]) == {"gradient"}
+
+
+def test_layers_that_are_not_there_are_told_before_a_folder_is_made(tmp_path):
+    plan = dataclasses.replace(PLAN, layers=("hidden*", "conv_*"))
+    with pytest.raises(SettingsError, match=r"'conv_\*' fits none"):
+        run.prepared_folder(tmp_path / "run", table(), plan)
+    assert not list(tmp_path.iterdir())
 
 
 def test_balanced_classes_weigh_equally_in_training_and_in_the_probe(tmp_path):

@@ -70,13 +70,39 @@ def watched_sites(model, settings):
         SettingsError: If `settings.layers` names a layer or pattern that fits none.
         UnsupportedLayerError: If `settings.strict` and a trainable layer cannot be captured.
     """
-    everywhere = sites(model)
-    _require_known_layers(everywhere, settings)
+    everywhere = require_known_layers(model, settings)
     selected = [site for site in everywhere if settings.selects(site.path, site.layer)]
     missed = [site for site in selected if site.rule is None and _has_own_trainable(site.layer)]
     if missed:
         _report_missed(missed, settings.strict)
     return [site for site in selected if site.rule is not None]
+
+
+def require_known_layers(model, settings):
+    """Raise if the settings ask for layers that a model does not have.
+
+    Args:
+        model: A built Keras model.
+        settings: `Spectra`.
+
+    Returns:
+        List of all its sites.
+
+    Raises:
+        SettingsError: If `settings.layers` names a layer or pattern that fits none.
+    """
+    everywhere = sites(model)
+    if settings.layers is None or callable(settings.layers):
+        return everywhere
+    for pattern in settings.layers:
+        one = type(settings)(layers=pattern)
+        if not any(one.selects(site.path, site.layer) for site in everywhere):
+            raise SettingsError(
+                "`layers` must name layers with weights. "
+                f"Received: layers={settings.layers}, of which {pattern!r} fits none. "
+                f"The model has {[site.path for site in everywhere]}."
+            )
+    return everywhere
 
 
 def _has_own_trainable(layer):
@@ -99,19 +125,6 @@ def _paths(model, around=(), seen=None):
         seen.add(id(layer))
         yield "/".join(part.name for part in (*around[::-1], layer)), layer, around
         yield from _paths(layer, (layer, *around), seen)
-
-
-def _require_known_layers(everywhere, settings):
-    if settings.layers is None or callable(settings.layers):
-        return
-    for pattern in settings.layers:
-        one = type(settings)(layers=pattern)
-        if not any(one.selects(site.path, site.layer) for site in everywhere):
-            raise SettingsError(
-                "`layers` must name layers with weights. "
-                f"Received: layers={settings.layers}, of which {pattern!r} fits none. "
-                f"The model has {[site.path for site in everywhere]}."
-            )
 
 
 def _report_missed(missed, strict):

@@ -18,6 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from keras_spectral import callbacks
 from keras_spectral.batches import with_groups
+from keras_spectral.capture.sites import require_known_layers
 from keras_spectral.experiment.folder import (
     PROBE_FILE,
     fold_folder,
@@ -91,6 +92,21 @@ def retrain_fold(study, plan, number, fold, seed, folder, progress=lambda fold, 
         scores = {"relabeling": number, **run, **done.scores}
         (part / "scores.json").write_text(json.dumps(scores))
     return final
+
+
+def require_layers(study, plan):
+    """Raise, before anything is trained or written, if the network has no such layers.
+
+    Args:
+        study: `Study`.
+        plan: `Plan`.
+
+    Raises:
+        SettingsError: If one of `plan.layers` fits no layer with weights.
+    """
+    if plan.layers:
+        model = _built(plan, study.x, np.arange(1), len(study.classes))
+        require_known_layers(model, plan.spectra)
 
 
 class _Trained(NamedTuple):

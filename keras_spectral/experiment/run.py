@@ -16,6 +16,7 @@ import pandas as pd
 from keras_spectral.analysis import report
 from keras_spectral.analysis.report_pairs import report_comparisons
 from keras_spectral.errors import DataError
+from keras_spectral.experiment.fold import require_layers
 from keras_spectral.experiment.folder import (
     PROBE_FILE,
     fold_folder,
@@ -88,6 +89,7 @@ def _require_possible(study, plan):
             f"`options` must be arguments of `neuro.models.{plan.model}`. "
             f"Received: {', '.join(unknown)}. Try some of {', '.join(known)}."
         )
+    require_layers(study, plan)
     if plan.retrainings:
         target_groups(study)
     return labellings(study, plan)
@@ -109,6 +111,7 @@ def prepared_folder(path, study, plan, overwrite=False, resume=False):
     Raises:
         DataError: If the folder may not be used, or the plan does not suit the study.
         GroupsError: If there is no group, or there are too many with their relabelings.
+        SettingsError: If the network has no such layers.
         OSError: If it cannot be written.
     """
     groups = _require_possible(study, plan)
