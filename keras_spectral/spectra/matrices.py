@@ -47,10 +47,31 @@ def smaller_gram(factor, quantity, rows):
         quantity: As in `group_matrix`.
         rows: As in `group_matrix`.
     """
-    grams = getattr(getattr(factor, quantity, None), "grams", None)
-    if grams is not None:
-        return grams(rows)
+    part = getattr(factor, quantity, None)
+    if hasattr(part, "grams"):
+        return part.grams(rows)
+    if quantity != "gradient" and _is_long(rows_of(part)):
+        return _sums_of_examples(rows_of(part), rows)
     return _gram(factor, quantity, group_matrix(factor, quantity, rows))
+
+
+def _is_long(x):
+    return x.shape[1] is not None and x.shape[1] >= x.shape[2]
+
+
+def _sums_of_examples(x, rows):
+    """Return the Gram matrices of features, example by example: none needs all of x in float64."""
+    w = x.shape[-1]
+
+    def gram(own):
+        own = tf.cast(own, tf.float64)
+        return tf.matmul(own, own, transpose_a=True)
+
+    shape = tf.TensorSpec([w, w], tf.float64)
+    each = tf.map_fn(gram, x, fn_output_signature=shape, parallel_iterations=1)
+    if rows is None:
+        return tf.reduce_sum(each, axis=0, keepdims=True)
+    return tf.reduce_sum(tf.gather(tf.pad(each, [[0, 1], [0, 0], [0, 0]]), rows.index), axis=1)
 
 
 def smaller_grams(factor, quantity, rows):

@@ -186,7 +186,7 @@ def _together(batches):
         shapes = tuple(array.shape[1:] for array in (batch.mask, *batch.arrays))
         alike[shapes].append((members, batch.mask, *batch.arrays))
     for parts in alike.values():
-        yield [np.concatenate(each) for each in zip(*parts, strict=True)]
+        yield parts[0] if len(parts) == 1 else [np.concatenate(p) for p in zip(*parts, strict=True)]
 
 
 def _joined(parts):

@@ -48,8 +48,8 @@ def taken(x, rows, dtype=tf.float64):
     Returns:
         Tensor `[g, m * s, w]`.
     """
-    x = tf.cast(x, dtype)
-    return tf.reshape(x, [1, -1, x.shape[-1]]) if rows is None else rows.take(x)
+    found = tf.reshape(x, [1, -1, x.shape[-1]]) if rows is None else rows.take(x)
+    return tf.cast(found, dtype)
 
 
 def group_rows(mask):
