@@ -32,7 +32,9 @@ def operator(factor, quantity, members, rows):
         and `transposed_times` (back again), which take NaN and Inf for 0.
     """
     part = factor.adjoint if quantity == "adjoint" else factor.activation
-    dtype = tf.float64 if part.dtype == tf.float64 else tf.float32
+    # In float32 a GPU may multiply with three digits (TensorFloat-32), which no bound reckons with.
+    precise = part.dtype == tf.float64 or tf.config.list_physical_devices("GPU")
+    dtype = tf.float64 if precise else tf.float32
     if quantity == "gradient":
         return _Formed(tf.cast(gradients(factor, rows, dtype), dtype))
     if isinstance(part, Patches):
