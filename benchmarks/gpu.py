@@ -381,8 +381,8 @@ def main():
             machine=machine(), gpu=gpu, xla=xla, flag=flag, **vars(options), **tables
         )
         options.write.write_text(page, encoding="utf-8")
-    checked = sum((found[part] for part in ("matrices", "layers", "networks", "subspaces")), [])
-    bad = [row for row in checked if float(row[-2]) > float(row[-1])]
+    checked = [found[part] for part in ("matrices", "layers", "networks", "subspaces")]
+    bad = [row for part in checked for row in part if float(row[-2]) > float(row[-1])]
     print(f"\n{len(bad)} errors are too large." if bad else "\nAll errors are small enough.")
     return bool(bad)
 

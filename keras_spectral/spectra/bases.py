@@ -9,8 +9,8 @@ nearly right, and one more iteration is enough:
     Y = M V,    Q = an orthonormal basis of the columns of Y,    Z = MᵀQ,    V = Z scaled.
 
 The columns of all groups stand side by side: one product, or one convolution, serves all of them,
-and a group is its rows of `Y`. Runs in the graph, in the precision that `operators` choose; what is small is
-done in float64. `subspace` finds singular values from `ZᵀZ`, and says how good they are.
+and a group is its rows of `Y`. Runs in the graph, in the precision that `operators` choose; what is
+small is done in float64. `subspace` finds singular values from `ZᵀZ`, and says how good they are.
 """
 
 import numpy as np
