@@ -16,6 +16,7 @@ import threadpoolctl
 from keras_spectral.settings import QUANTITIES
 from keras_spectral.spectra.eigen import LARGEST, eigenvalues
 from keras_spectral.spectra.example_sums import ExampleSums
+from keras_spectral.spectra.factor_grams import FactorGrams
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.stacks import stacks_for
@@ -86,6 +87,9 @@ def work_of(weights, examples, groups):
                 _add_rows(work, stack, factors, sizes)
             else:
                 _add_features(work, stack, factors, sizes)
+            if isinstance(stack, FactorGrams):
+                kept = [factors[j].positions(q) * factors[j].width(q) for j, q in stack.factors]
+                work.kept += 4 * examples * sum(kept)
     return work
 
 
@@ -116,22 +120,24 @@ def _add_rows(work, stack, factors, sizes):
 
 
 def _add_features(work, stack, factors, sizes):
-    by_example = isinstance(stack, ExampleSums)
+    by_example, in_thread = (isinstance(stack, kind) for kind in (ExampleSums, FactorGrams))
     for j, quantity in stack.wanted:
         work.sides.setdefault(quantity, set()).add("examples" if by_example else "features")
         positions, d = factors[j].positions(quantity), factors[j].width(quantity)
         is_gradient = quantity == "gradient"
         i, o = factors[j].gradient_shape if is_gradient else (d, d)
-        work.in_graph += sizes[0] * positions * i * o  # groups divide it
+        products = sizes[0] * positions * i * o  # groups divide it
         square = len(sizes) * d * d * max(i, o) if is_gradient else 0
-        if by_example:
+        work.condensed += 8 * (sizes[0] * i * o if by_example else len(sizes) * d * d)
+        if in_thread:
+            work.in_thread += products + square
+        elif by_example:
+            work.in_graph += products
             work.in_thread += sizes[0] * len(sizes) * i * o + square
-            kept = 8 * sizes[0] * i * o
+            work.kept += 8 * sizes[0] * i * o
         else:
-            work.in_graph += square
-            kept = 8 * len(sizes) * d * d
-        work.kept += kept
-        work.condensed += kept
+            work.in_graph += products + square
+            work.kept += 8 * len(sizes) * d * d
         work.eigen[d] += len(sizes)
 
 

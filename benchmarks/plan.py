@@ -9,9 +9,13 @@ from dataclasses import dataclass, replace
 
 from benchmarks.counting import work_of
 from benchmarks.page import table
+from keras_spectral.spectra.subspace import OVERSAMPLING
 
 BUDGET = 0.02
 """Part of the training time that looking may take."""
+
+TOP_K = 16
+"""Singular values that a subspace would find."""
 
 FLOAT64, FLOAT32, FLOAT16 = 8, 4, 2
 """Bytes of a number."""
@@ -200,8 +204,11 @@ Training adds up `P` numbers of its own, {training:.1f} GB in float32.
 The {wide} matrices of width {feed_forward} are {wide_share:.0f} % of the multiplications and
 {wide_host:.0f} % of the time of the eigenvalues. Leave them out, or look at them a few times in a
 training: gradients of the same layers are exact without, as the smaller side of every gradient is
-{width}. One problem of size {width} took {one_small:.2f} s of a core here{by_cube}; one of
-{feed_forward}, by its cube, {one_large:.0f} s.
+{width}. Or take the {top_k} largest singular values alone (`method="subspace"`): a step follows
+{columns} columns for each of {blocks} matrices, `2 r w` multiplications a column, which makes
+{followed:.1f} % of a plain step for all of width {feed_forward}, and problems of size {columns}.
+One problem of size {width} took {one_small:.2f} s of a core here{by_cube}; one of {feed_forward},
+by its cube, {one_large:.0f} s.
 
 {calibration}
 
@@ -236,7 +243,7 @@ A Gram matrix halves the digits: of a float32 one, singular values below {lost:.
 its digits by several products in less. `AᵀΔ` itself may be formed and added up in float32, though
 not in TensorFloat-32: its error is then that of training's own gradients in float32. For the
 gradients {gram_share:.1f} % of a plain step's multiplications would have to be float64, instead of
-{gradient_share:.0f} %. Today the library makes everything in float64.
+{gradient_share:.0f} %. Today the library makes exact spectra in float64.
 
 Eigenvalue problems stay on the host: `tf.linalg.svd`, the one alternative that was measured on a
 GPU, was many times slower than Gram matrices solved there
@@ -311,6 +318,8 @@ def plan(constants, looking_by_counted, net=None, assumed=None):
     factors = net.layers * net.rows * net.replicas * sum(i + o for i, o in net.block)
     side = work_of([(net.tokens, *pair) for pair in net.block], net.sequences, net.groups).side
     largest_known = max(constants.eigen)
+    columns = TOP_K + OVERSAMPLING
+    followed = 2 * net.layers * 2 * net.rows * net.feed_forward * columns * grams
     return TEXT.format(
         billions=net.parameters / 1e9,
         replicas=net.replicas,
@@ -328,6 +337,10 @@ def plan(constants, looking_by_counted, net=None, assumed=None):
         rate=2 * net.step / assumed.step_seconds / 1e12,
         costs=table(HEAD, [_row(*each, constants) for each in costs.items()]),
         wide=2 * net.layers,
+        top_k=TOP_K,
+        columns=columns,
+        blocks=grams,
+        followed=100 * followed / net.step,
         wide_share=100 * wide.share / everything.share,
         wide_host=100 * host_seconds(wide, constants) / host_seconds(everything, constants),
         one_small=constants.eigen_seconds(net.width),

@@ -27,6 +27,7 @@ from keras_spectral import logger, solver
 from keras_spectral.log import spool
 from keras_spectral.spectra import example_sums, pile, row_grams
 from keras_spectral.spectra.costs import EIGEN
+from keras_spectral.spectra.stacks import MOST_KEPT
 
 FEWEST = 3
 """Turns of a point, at least."""
@@ -410,8 +411,12 @@ def constants_table(constants):
 COUNTED = [
     ["", "side of rows", "side of features"],
     ["chosen", "where `r` is small against `w`", "else (`spectra/costs.py`)"],
-    ["kept by the step", "`r w` numbers in float32, each factor", "`(1 + g) w²` in float64, each"],
-    ["products", "`r² w` of each factor, in the thread", "`r i²`, `r o²`, `r i o`, in the graph"],
+    [
+        "kept by the step",
+        "`r w` numbers in float32, each factor",
+        "the same, or `(1 + g) w²` in float64",
+    ],
+    ["products", "`r² w` of each factor, in the thread", "`r i²`, `r o²`, `r i o`, in the thread"],
     ["eigenvalue problems", "of size `r` and `r_g`", "`1 + g` of size `w`"],
     ["exponent in width", "1, by products", "2 by products, 3 by eigenvalues"],
     ["exponent in rows", "2 by products, 3 by eigenvalues", "1 by products, 0 by eigenvalues"],
@@ -497,10 +502,11 @@ in `g` groups of `r_g` rows:
 
 {counted}
 
-On the side of the rows, a factor with fewer features than rows is its own root, and its problems
-have its size. With as many groups as examples, or more, what is kept are parts of examples: the
-thread adds them up, `n g i o` more products. The regime changes where the cheaper side does: in the
-table above, *sides*.
+Factors of more than {most_kept:,} numbers, and all where there is a GPU, are multiplied in the
+graph, which then keeps Gram matrices. On the side of the rows, a factor with fewer features than
+rows is its own root, and its problems have its size. With as many groups as examples, or more, what
+is kept are parts of examples: the thread adds them up, `n g i o` more products. The regime changes
+where the cheaper side does: in the table above, *sides*.
 
 A plain step has `3 r i o` multiplications for a layer. So on the side of the rows looking vanishes
 against it, as `r / w`, while on the side of the features products are a constant part of it, and
@@ -563,6 +569,7 @@ def page(found, left_out, memory, constants, **options):
         fits=table(FIT_HEAD, [fit_row(*one) for one in found]),
         constants=constants_table(constants),
         eigen_now=EIGEN,
+        most_kept=MOST_KEPT,
         in_graph=constants.in_graph,
         in_thread=constants.in_thread,
         product=f"{rows} rows of {features}",

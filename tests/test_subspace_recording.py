@@ -111,6 +111,44 @@ def test_weights_are_those_of_a_plain_model(options, logs):
     )
 
 
+class Mixing(keras.layers.Layer):
+    """No product, and its large weight is not its first."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+        self.mix = self.add_weight(shape=(shape[-1], shape[-1]), name="mix")
+
+    def call(self, x):
+        return keras.ops.tanh(keras.ops.matmul(x, self.mix * self.scale))
+
+
+def test_weights_that_are_no_product():
+    def made():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((TOKENS, WIDTH))
+        x = keras.layers.GlobalAveragePooling1D()(Mixing(name="mixing")(inputs))
+        return inputs, keras.layers.Dense(2, activation="softmax")(x)
+
+    exact = ks.Spectra(top_k=4, method="gram")
+    found, exact = (
+        trained(ks.SpectralModel(*made()), spectra, data()[2]).spectral_log.select(layer="mixing")
+        for spectra in (SUBSPACE, exact)
+    )
+    assert (found.select(weight="mix", quantity="gradient").rows["residual_norm"] > 0).any()
+    beyond = np.abs(found.sigma - exact.sigma) - found.sigma_error
+    assert np.nanmax(beyond / exact.sigma[:, :1]) < 1e-6
+
+
+def test_numbers_too_large_for_float32_do_not_stop_training():
+    x, y, groups = data()
+    model = ks.SpectralModel(*network())
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=SUBSPACE)
+    huge = np.where(np.arange(N)[:, None, None] == 5, np.float32(3e37), x)
+    with pytest.warns(UserWarning, match="NaN or Inf"):
+        model.fit(huge, y, batch_size=16, groups=groups, shuffle=False, verbose=0)
+    assert model.spectral_log.steps == [0, 1, 2]
+
+
 def test_relabelings_go_with_it():
     groups = ks.relabelings(data()[2], n=5)
     log = trained(ks.SpectralModel(*network()), SUBSPACE, groups).spectral_log

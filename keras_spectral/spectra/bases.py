@@ -106,8 +106,8 @@ def _iterated(matrices, old, b):
     for p, (matrix, y) in enumerate(zip(matrices, seen, strict=True)):
         q = tf.cast(tf.matmul(tf.cast(y, tf.float64), turns[p]), y.dtype)
         z = matrix.transposed_times(q)
-        norms = tf.norm(z, axis=1, keepdims=True)
-        alive = norms > 0.0
+        norms = tf.cast(tf.norm(tf.cast(z, tf.float64), axis=1, keepdims=True), z.dtype)
+        alive = norms > 0.0  # nor NaN
         fresh = tf.constant(_random(matrix, 1, b))  # in place of directions that are not there
         new.append(tf.where(alive, z / tf.where(alive, norms, 1.0), fresh))
         grams.append(_gram(z))
@@ -115,8 +115,10 @@ def _iterated(matrices, old, b):
 
 
 def _eigh(grams):
+    # What overflowed would make TensorFlow raise.
+    finite = tf.where(tf.math.is_finite(grams), grams, 0.0)
     with tf.device("CPU:0"):  # many and small
-        return tf.linalg.eigh(grams)
+        return tf.linalg.eigh(finite)
 
 
 def _gram(x):

@@ -3,8 +3,8 @@
 Letters: `n` example, `s` position, `w` feature, `g` group (the whole batch first), `r` record, `p`
 matrices of a stack, `d` features, `c` group without the whole batch.
 
-The same as `feature_grams`, made elsewhere: NumPy's BLAS is several times as fast as TensorFlow's
-float64 products on a CPU, computes half of what is symmetric, and leaves training its threads.
+The same as `feature_grams`, made elsewhere: on a CPU NumPy's BLAS takes a fraction of the processor
+time of TensorFlow's float64 products, of what is symmetric half, and leaves training its threads.
 """
 
 from dataclasses import dataclass

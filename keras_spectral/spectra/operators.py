@@ -31,9 +31,10 @@ def operator(factor, quantity, members, rows):
         norms, NaN or Inf where there is one in the matrix), `times` (`[g, w, b]` to `[g, r, b]`)
         and `transposed_times` (back again), which take NaN and Inf for 0.
     """
-    part = factor.adjoint if quantity == "adjoint" else factor.activation
+    part = getattr(factor, quantity, None)
+    there = [p for p in (part, factor.activation, factor.group_gradients) if p is not None]
     # In float32 a GPU may multiply with three digits (TensorFloat-32), which no bound reckons with.
-    precise = part.dtype == tf.float64 or tf.config.list_physical_devices("GPU")
+    precise = there[0].dtype == tf.float64 or tf.config.list_physical_devices("GPU")
     dtype = tf.float64 if precise else tf.float32
     if quantity == "gradient":
         return _Formed(tf.cast(gradients(factor, rows, dtype), dtype))

@@ -205,10 +205,11 @@ def test_no_legend_is_wider_than_its_figure(synthetic_log):
     assert box.x1 <= figure.bbox.x1
 
 
-def test_the_scale_of_a_map_with_long_names_is_not_cut_off(synthetic_log):
+def test_scale_and_title_of_a_map_with_long_names_are_not_cut_off(synthetic_log):
     groups = {"a_rather_long_name_of_a_column=first": 9, "a_rather_long_name_of_a_column=b": 9}
     figure = drawn(figures.z_map(synthetic_log(groups, n_relabelings=9), *groups))
-    assert figure.axes[1].yaxis.label.get_window_extent().x1 <= figure.bbox.x1
+    for text in (figure.axes[1].yaxis.label, figure._suptitle):
+        assert text.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_no_value_at_all_is_said_in_words(synthetic_log):

@@ -1,5 +1,7 @@
 """A map of where and when two groups differ from what relabelled groups show."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,6 +23,8 @@ MOST_TICKS = 10
 NO_VALUE = "#dcdcdc"
 MOST_MARKED_STEPS = 60
 """With more steps than this, cells are too narrow for marks."""
+LETTERS_PER_INCH = 9.5
+"""Of a title, which breaks where the figure ends."""
 COLOURS = "PuOr_r"
 """Source: Brewer, Hatchard and Harrower, "ColorBrewer in Print", CaGIS 30(1), 2003: a diverging
 scheme that colour-blind readers can read."""
@@ -65,6 +69,7 @@ def z_map(log, a, b, summary="effective_rank", quantities=None, layers=None):
     _label_rows(axis, rows)
     _label_steps(axis, moments["step"].to_numpy())
     title = f"{a} − {b}: {SUMMARY_WORDS[summary]}{_only_quantity(rows)}, against relabelled groups"
+    title = textwrap.fill(title, int(LETTERS_PER_INCH * size[0]))
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK, weight="bold")
     return figure
 
