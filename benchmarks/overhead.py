@@ -219,17 +219,19 @@ examples, a branch not taken, two counters. In the first network that is one mor
 pipeline, and some 15 operations beside the 360 of its step with Adam. A plain step chosen by the
 host would save these, and cost the tracing of a second graph, half a second of training.
 
-A recorded step keeps activations and adjoints in a queue, or, where rows outnumber features, makes
-Gram matrices of features. The rest is done in one thread beside training: Gram matrices of rows,
-and an eigenvalue problem for each matrix and group. On one idle core the latter alone, which cost
-the cube of the smaller side, need:
+A recorded step keeps activations and adjoints in a queue; of the patches of convolutions, and of
+adjoints of many megabytes, it makes Gram matrices and gradients in float64, which is most of what
+the 3D CNN costs. The rest is done in one thread beside training: products, and an eigenvalue
+problem for each matrix and group. On one idle core the latter alone, which cost the cube of the
+smaller side, need:
 
 {floors}
 
 So exact spectra at every step cost little where the smaller side of every matrix is a batch of some
 tens, and many steps of training where it is hundreds of features or rows, as in a first layer that
-sees windows or patches. There, choose `layers`, or a schedule: it divides what looking costs, and
-what is left is (15 x *no step due* + *every step*) / 16. Or the largest values alone:
+sees windows or patches: there the eigenvalues alone are more than the targets allow. Choose
+`layers`, or a schedule: it divides what looking costs, and what is left is (15 x *no step due* +
+*every step*) / 16. Or the largest values alone:
 
 ## How near the largest values are
 
