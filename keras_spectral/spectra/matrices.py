@@ -48,8 +48,9 @@ def smaller_gram(factor, quantity, rows):
         rows: As in `group_matrix`.
     """
     part = getattr(factor, quantity, None)
-    if hasattr(part, "grams"):
-        return part.grams(rows)
+    grams = getattr(part, "grams", None)
+    if grams is not None:
+        return grams(rows)
     if quantity != "gradient" and _is_long(rows_of(part)):
         return _sums_of_examples(rows_of(part), rows)
     return _gram(factor, quantity, group_matrix(factor, quantity, rows))
