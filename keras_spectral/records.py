@@ -95,6 +95,7 @@ def _summaries(rows, sigma):
     norms = rows["frobenius_norm"].to_numpy(dtype=float)
     table = SpectrumTable(sigma, norms, rows["truncated"].to_numpy(dtype=bool))
     derived = {name: summary(table) for name, summary in SUMMARIES.items()}
-    facts = ["rank_bound", "frobenius_norm", "truncated", RESIDUAL]
-    kept = rows.drop(columns=[name for name in facts if name in rows])
+    kept = rows.drop(
+        columns=["rank_bound", "frobenius_norm", "truncated", RESIDUAL], errors="ignore"
+    )
     return kept.assign(**derived).reset_index(drop=True)

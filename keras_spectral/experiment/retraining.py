@@ -15,7 +15,7 @@ import pandas as pd
 
 from keras_spectral.errors import DataError
 from keras_spectral.log import SpectralLog
-from keras_spectral.log.schema import FACTS, RELABELING_KEYS, RESIDUAL
+from keras_spectral.log.schema import ALL_FACTS, RELABELING_KEYS
 from keras_spectral.provenance import groups_are_target
 from keras_spectral.spectra.groups import ALL, Membership, permutation_within
 from keras_spectral.spectra.summaries import SUMMARIES
@@ -85,7 +85,7 @@ def summaries(log, number):
         DataFrame like `SpectralLog.relabelings`.
     """
     table = log.summary().assign(relabeling=number)
-    labels = [name for name in log.rows if name not in (*RELABELING_KEYS, *FACTS, RESIDUAL)]
+    labels = [name for name in log.rows if name not in (*RELABELING_KEYS, *ALL_FACTS)]
     columns = ["run", *labels, *RELABELING_KEYS[1:], *SUMMARIES]
     return table.loc[table["group"] != ALL, columns]
 

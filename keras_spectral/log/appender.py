@@ -8,7 +8,7 @@ import pandas as pd
 
 from keras_spectral.errors import LogError
 from keras_spectral.log.files import csv_ready, read_columns, relabelings_path, write_csv
-from keras_spectral.log.schema import KEYS, RESIDUAL
+from keras_spectral.log.schema import ALL_FACTS, KEYS
 
 
 class LogAppender:
@@ -114,7 +114,7 @@ class _TableAppender:
         # A batch with more rows than any before has longer spectra. Rewritten once, at once.
         held = pd.read_csv(self._path, dtype=str, keep_default_na=False)
         new = [column for column in table.columns if column not in self._columns]
-        labels = [name for name in new if name != RESIDUAL and not name.startswith("sigma_")]
+        labels = [name for name in new if name not in ALL_FACTS and not name.startswith("sigma_")]
         place = self._columns.index("epoch")
         wider = [*self._columns[:place], *labels, *self._columns[place:]]
         wider += [column for column in new if column not in labels]

@@ -13,6 +13,9 @@ RESIDUAL = "residual_norm"
 """A further fact of logs whose singular values were found in a subspace: the Frobenius norm of what
 it missed, 0 where it missed nothing. It bounds the errors, see `SpectralLog.sigma_error`."""
 
+ALL_FACTS = (*FACTS, RESIDUAL)
+"""Every column that describes a row and does not identify it."""
+
 RELABELING_KEYS = (*KEYS, "relabeling", "n_examples", "batch_size", "n_rows")
 """Columns of the relabelings table, followed by one column per summary."""
 
@@ -34,7 +37,7 @@ def require_run_labels(labels):
     Raises:
         LogError: If it has.
     """
-    taken = [name for name in labels if name in (*KEYS, *FACTS, RESIDUAL, *RELABELING_KEYS)]
+    taken = [name for name in labels if name in (*KEYS, *ALL_FACTS, *RELABELING_KEYS)]
     taken += [name for name in labels if str(name).startswith("sigma_")]
     if taken:
         raise LogError(

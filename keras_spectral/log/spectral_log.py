@@ -14,6 +14,7 @@ import pandas as pd
 from keras_spectral.errors import LogError
 from keras_spectral.log import files
 from keras_spectral.log.schema import (
+    ALL_FACTS,
     FACTS,
     KEYS,
     RELABELING_KEYS,
@@ -321,9 +322,8 @@ class SpectralLog:
         return list(self.rows[key].unique())
 
     def _matches(self, rows, key, wanted):
-        facts = *FACTS, RESIDUAL
-        if key not in rows or key in facts:
-            columns = [column for column in rows if column not in facts]
+        if key not in rows or key in ALL_FACTS:
+            columns = [column for column in rows if column not in ALL_FACTS]
             raise LogError(f"A log can be selected by {columns}. Received: {key}={wanted!r}.")
         values = _as_list(wanted)
         missing = [value for value in values if not (rows[key] == value).any()]
@@ -335,7 +335,7 @@ class SpectralLog:
         return rows[key].isin(values).to_numpy()
 
     def _require_unique_keys(self):
-        keys = [column for column in self.rows if column not in (*FACTS, RESIDUAL)]
+        keys = [column for column in self.rows if column not in ALL_FACTS]
         duplicate = self.rows.duplicated(keys)
         if duplicate.any():
             first = self.rows.loc[duplicate.idxmax(), keys].to_dict()

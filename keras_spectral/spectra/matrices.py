@@ -40,20 +40,21 @@ def group_matrix(factor, quantity, rows, dtype=tf.float64):
 
 
 def smaller_gram(factor, quantity, rows):
-    """Return the smaller Gram matrices `[g, d, d]` of the same, in float64.
+    """Return the Gram matrices of features `[g, d, d]` of an activation or adjoint, in float64.
 
     Args:
         factor: As in `group_matrix`.
-        quantity: As in `group_matrix`.
+        quantity: `"activation"` or `"adjoint"`.
         rows: As in `group_matrix`.
     """
-    part = getattr(factor, quantity, None)
-    grams = getattr(part, "grams", None)
-    if grams is not None:
-        return grams(rows)
-    if quantity != "gradient" and _is_long(rows_of(part)):
-        return _sums_of_examples(rows_of(part), rows)
-    return _gram(factor, quantity, group_matrix(factor, quantity, rows))
+    part = getattr(factor, quantity)
+    if hasattr(part, "grams"):
+        return part.grams(rows)
+    x = rows_of(part)
+    if _is_long(x):
+        return _sums_of_examples(x, rows)
+    x = taken(x, rows)
+    return tf.matmul(x, x, transpose_a=True)
 
 
 def _is_long(x):
@@ -83,10 +84,10 @@ def smaller_grams(factor, quantity, rows):
         quantity: As in `group_matrix`.
         rows: `GroupRows`, or `None` if there is no group.
     """
-    if quantity == "gradient" and factor.adds_up(quantity):
-        return _gram(factor, quantity, gradients(factor, rows))
-    adds_up = factor.adds_up(quantity)
-    return _whole_and_groups(lambda own: smaller_gram(factor, quantity, own), rows, adds_up)
+    if quantity == "gradient":
+        found, (i, o) = gradients(factor, rows), factor.gradient_shape
+        return tf.matmul(found, found, transpose_a=i >= o, transpose_b=i < o)
+    return _whole_and_groups(lambda own: smaller_gram(factor, quantity, own), rows, adds_up=True)
 
 
 def gradients(factor, rows, dtype=tf.float64):
@@ -121,8 +122,3 @@ def _whole_and_groups(part, rows, adds_up):
         lambda: part(None),
     )
     return tf.concat([whole, groups], axis=0)
-
-
-def _gram(factor, quantity, matrix):
-    i, o = factor.gradient_shape if quantity == "gradient" else (1, 0)
-    return tf.matmul(matrix, matrix, transpose_a=i >= o, transpose_b=i < o)
