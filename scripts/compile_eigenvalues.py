@@ -13,7 +13,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = "keras_spectral/spectra/eigenvalues.c"
 LIBRARY = "keras_spectral/spectra/eigenvalues.so"
-OPTIONS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-s", "-Wall"]
+OPTIONS = [
+    "-mcpu=baseline",  # what this processor has more is found when it runs: others may lack it
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fPIC",
+    "-shared",
+    "-s",
+    "-Wall",
+]
 
 
 class CompileEigenvalues(BuildHookInterface):
