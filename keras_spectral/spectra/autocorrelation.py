@@ -1,7 +1,7 @@
 """Gram matrices of windows that slide along an axis, from lagged products.
 
-Letters: `t` place along the axis, `r` all other rows, `w` feature, `k` places that a window sees,
-`l` lag, `g` group.
+Letters: `w` feature, `t` place along the axis, `r` all other rows, `k` places that a window sees,
+`l` lag.
 
 A window at place `t` holds `y[t + p d]` for `p = 0 … k-1`, with dilation `d`. Block `(p, q)` of the
 Gram matrix of all windows sums `y[t]ᵀ y[t + l d]`, of lag `l = q - p`, over the places from `p d`
@@ -18,81 +18,76 @@ ends alone.
 """
 
 import numpy as np
-import tensorflow as tf
 
 
 def pays(size, k, dilation):
     """Tell whether the windows overlap enough for lagged products.
 
     Args:
-        size: Number of windows along the axis, or a tensor if it is not static.
+        size: Number of windows along the axis.
         k: Places that a window sees.
         dilation: Distance of two of them.
 
     Returns:
         `True` if they may be used, and then they take fewer multiplications.
     """
-    return isinstance(size, int) and size >= least(k, dilation) and k > 1
-
-
-def least(k, dilation):
-    """Return the smallest number of windows that `lagged` takes.
-
-    Args:
-        k: Places that a window sees.
-        dilation: Distance of two of them.
-    """
-    return (k - 1) * dilation
+    return size >= (k - 1) * dilation and k > 1
 
 
 def lagged(y, size, k, dilation):
     """Return the blocks on and above the diagonal of the Gram matrix of windows, by lag.
 
     Args:
-        y: float64 tensor `[t, r, w]`, `t = size + (k - 1) dilation`.
-        size: Number of windows along the axis, at least `least(k, dilation)`.
+        y: float64 array `[w, t, r]`, `t = size + (k - 1) dilation`.
+        size: Number of windows along the axis, at least `(k - 1) dilation`.
         k: Places that a window sees.
         dilation: Distance of two of them.
 
     Returns:
-        float64 tensor `[k (k + 1) / 2, w, w]`: blocks `(p, p + l)` for each `l`, and then each `p`.
+        float64 array `[k (k + 1) / 2, w, w]`: blocks `(p, p + l)` for each `l`, and then each `p`.
     """
     blocks = []
     for lag in range(k):
-        ends, shift = k - 1 - lag, lag * dilation
-        before = ends * dilation
-        shared = _product(y[before:size], y[before + shift : size + shift], 1)
-        if ends:
-            first = _product(y[:before], y[shift : before + shift], ends)
-            last = _product(y[size : size + before], y[size + shift :], ends)
-            shared += tf.cumsum(tf.pad(first, [(0, 1), (0, 0), (0, 0)]), reverse=True)
-            shared += tf.cumsum(tf.pad(last, [(1, 0), (0, 0), (0, 0)]))
-        blocks.append(shared)
-    return tf.concat(blocks, axis=0)
+        before, shift = (k - 1 - lag) * dilation, lag * dilation
+        shared = _product(y, before, size, shift)
+        first = [_product(y, at, at + dilation, shift) for at in range(0, before, dilation)]
+        last = [
+            _product(y, size + at, size + at + dilation, shift)
+            for at in range(0, before, dilation)
+        ]
+        zero = np.zeros_like(shared)
+        from_here_on = np.cumsum([zero, *first[::-1]], axis=0)[::-1]
+        up_to_here = np.cumsum([zero, *last], axis=0)
+        blocks.append(shared + from_here_on + up_to_here)
+    return np.concatenate(blocks)
 
 
 def whole(blocks, k):
-    """Return Gram matrices, from the blocks that `lagged` returns.
+    """Return a Gram matrix, from the blocks that `lagged` returns.
 
     Args:
-        blocks: Tensor `[g, k (k + 1) / 2, w, w]`.
+        blocks: Array `[k (k + 1) / 2, w, w]`.
         k: Places that a window sees.
 
     Returns:
-        Tensor `[g, k w, k w]`.
+        Array `[k w, k w]`.
     """
-    p, q = np.indices((k, k))
-    lag = abs(q - p)
-    number = lag * k - lag * (lag - 1) // 2 + np.minimum(p, q)
     w = blocks.shape[-1]
-    every = tf.transpose(tf.gather(blocks, number, axis=1), [0, 1, 3, 2, 4])
-    upper = tf.reshape(every, [-1, k * w, k * w])
-    is_upper = np.kron(p <= q, np.ones((w, w), bool))
-    return tf.where(is_upper, upper, tf.linalg.matrix_transpose(upper))
+    gram = np.empty((k, w, k, w))
+    number = 0
+    for lag in range(k):
+        for p in range(k - lag):
+            gram[p, :, p + lag] = blocks[number]
+            gram[p + lag, :, p] = blocks[number].T
+            number += 1
+    return gram.reshape(k * w, k * w)
 
 
-def _product(left, right, parts):
-    """Return `[parts, w, w]`, each the product of so many places, one after the other."""
-    w = left.shape[-1]
-    left, right = (tf.reshape(tensor, [parts, -1, w]) for tensor in (left, right))
-    return tf.matmul(left, right, transpose_a=True)
+def _product(y, begin, end, shift):
+    """Return `[w, w]`: the places from `begin` to `end`, times those `shift` further on."""
+    w, _, r = y.shape
+    flat = y.reshape(w, -1)
+    left = flat[:, begin * r : end * r]
+    # The same array twice, of which BLAS computes half.
+    right = left if shift == 0 else flat[:, (begin + shift) * r : (end + shift) * r]
+    return left @ right.T

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_spectral.spectra.eigen import singular_values
 from keras_spectral.spectra.kept_by_group import joined_steps
+from keras_spectral.spectra.kept_factors import KeptStep, n_tensors
 from keras_spectral.spectra.solved import WHOLE, Solved
 
 CHUNK_BYTES = 32_000_000
@@ -23,15 +24,21 @@ CHUNK_BYTES = 32_000_000
 class ExampleSums:
     """One matrix, named by the one pair of `wanted`.
 
-    A step keeps one float64 tensor `[n, …, …]`: the Gram matrix of each example's activation or
-    adjoint, or the gradient through each example.
+    The parts, float64 `[n, …, …]`, are the Gram matrix of each example's activation or adjoint, or
+    the gradient through each example. A step keeps them, or the factors that they are made of.
 
     Attributes:
         wanted: Tuple of one pair `(weight index, quantity)`.
+        factors: Tuple of `KeptFactor`; none if the step keeps the parts.
     """
 
     wanted: tuple
-    n_kept = 1
+    factors: tuple = ()
+
+    @property
+    def n_kept(self):
+        """Number of tensors that a step keeps."""
+        return n_tensors(self.factors) or 1
 
     @property
     def is_gradient(self):
@@ -39,9 +46,12 @@ class ExampleSums:
         return self.wanted[0][1] == "gradient"
 
     def condensed(self, kept, masks):
-        """Return what `r` steps kept, in one array `[r, n, …, …]`."""
+        """Return the parts of `r` steps, in one array `[r, n, …, …]`."""
         del masks
-        return joined_steps(kept[0])
+        if not self.factors:
+            return joined_steps(kept[0])
+        steps = [KeptStep(self.factors, arrays) for arrays in zip(*kept, strict=True)]
+        return joined_steps([step.products_of_examples(*self.wanted[0]) for step in steps])
 
     def solved(self, condensed, mask):
         """Find the spectra of the whole batch and of every group present.

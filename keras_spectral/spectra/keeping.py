@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_spectral.spectra.bases import kept_of_subspaces
 from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factor_grams import FactorGrams
-from keras_spectral.spectra.factors import rows_of
+from keras_spectral.spectra.factors import is_formed, rows_of
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
 from keras_spectral.spectra.matrices import group_matrix, smaller_gram, smaller_grams
@@ -29,7 +29,7 @@ def kept_by(stacks, factors, mask, n, bases=None):
     """
     rows = None if mask is None or mask.shape[1] == 0 else group_rows(tf.cast(mask, tf.bool))
     kept = {
-        RowGrams: _factors,
+        RowGrams: _rows,
         FactorGrams: _factors,
         FeatureGrams: _grams,
         GraphSpectra: _spectra,
@@ -37,7 +37,9 @@ def kept_by(stacks, factors, mask, n, bases=None):
     found = []
     for stack in stacks:
         with _after(found):
-            if isinstance(stack, ExampleSums):
+            if isinstance(stack, ExampleSums) and stack.factors:
+                found += _factors(stack, factors, rows)
+            elif isinstance(stack, ExampleSums):
                 found.append(_example_parts(stack, factors, n))
             elif isinstance(stack, Subspaces):
                 members = _members(None if rows is None else mask, n)
@@ -57,8 +59,13 @@ def _members(mask, n):
     return everybody if mask is None else tf.concat([everybody, tf.cast(mask, tf.bool)], axis=1)
 
 
-def _factors(stack, factors, _):
+def _rows(stack, factors, _):
     return [rows_of(getattr(factors[j], name)) for j, name in stack.factors]
+
+
+def _factors(stack, factors, _):
+    parts = [getattr(factors[kept.weight], kept.name) for kept in stack.factors]
+    return [x for part in parts for x in ([part] if is_formed(part) else part.inputs)]
 
 
 def _grams(stack, factors, rows):

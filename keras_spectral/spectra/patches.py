@@ -9,10 +9,10 @@ block of features meets its own columns of the kernel alone.
 
 Of the input only *slabs*, its slices along the first spatial axis, are unfolded: along all other
 axes, `w = i / k_1` numbers for each place. What a kernel sees along the first axis are `k_1` of
-them, so a product with `A` is one for each offset. For `AᵀA` see `autocorrelation`.
+them, so a product with `A` is one for each offset.
 
 Products run over a few slabs at a time. Besides the padded input they hold a few copies of
-`CHUNK_BYTES` of unfolded slabs, or of three times those that one position sees, if that is more.
+`CHUNK_BYTES` of unfolded slabs, or of those that one position sees, if that is more.
 
 Source: Chellapilla, Puri, Simard, "High performance convolutional neural networks for document
 processing" (2006), for the unfolding.
@@ -23,7 +23,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_spectral.spectra.autocorrelation import lagged, pays, whole
+from keras_spectral.spectra.unfolding import Unfolding
 from keras_spectral.spectra.windows import Windows
 
 CHUNK_BYTES = 8_000_000
@@ -91,11 +91,7 @@ class Patches(tf.experimental.ExtensionType):
         Args:
             rows: `GroupRows`, or `None` for the whole batch (`g = 1`).
         """
-        k, w = self.kernel[0], self._slab_width
-        if self._overlap():
-            total = whole(self._summed(rows, (k * (k + 1) // 2, w, w), self._lagged), k)
-        else:
-            total = self._summed(rows, (self.width, self.width), self._gram)
+        total = self._summed(rows, (self.width, self.width), self._gram)
         return self._by_block(self._by_block(total, axis=1), axis=2)
 
     def products(self, other, rows):
@@ -115,6 +111,11 @@ class Patches(tf.experimental.ExtensionType):
     def windows(self):
         """Where the kernel looks."""
         return Windows(self.kernel, self.strides, self.dilation, self.padding)
+
+    @property
+    def unfolding(self):
+        """How the thread unfolds the inputs."""
+        return Unfolding(self.windows, self.blocks)
 
     @property
     def _channels(self):
@@ -142,14 +143,6 @@ class Patches(tf.experimental.ExtensionType):
             return tensor
         order = np.arange(self.width).reshape(-1, self.blocks, self._channels // self.blocks)
         return tf.gather(tensor, order.swapaxes(0, 1).ravel(), axis=axis)
-
-    def _overlap(self):
-        k, dilation = self.kernel[0], self.dilation[0]
-        firsts = [self.windows.sizes(x)[0] for x in self.inputs]
-        return self.strides[0] == 1 and all(pays(first, k, dilation) for first in firsts)
-
-    def _lagged(self, slabs, size):
-        return lagged(slabs, size, self.kernel[0], self.dilation[0])
 
     def _gram(self, slabs, size):
         parts = [self.windows.seen(slabs, size, k) for k in range(self.kernel[0])]
@@ -200,10 +193,7 @@ class Patches(tf.experimental.ExtensionType):
             other = tf.reshape(other, tf.stack([-1, first, rest, other.shape[-1]]))
         slabs = CHUNK_BYTES // (8 * self._slab_width * rest)
         at_once = tf.maximum(1, slabs // ((first - 1) * stride + reach))
-        longest = tf.maximum((slabs - reach) // stride + 1, max(1, 2 * (reach - 1)))
-        cuts = -(
-            -first // longest
-        )  # into stretches of `reach - 1` positions at least, if there are
+        cuts = -(-first // tf.maximum(1, (slabs - reach) // stride + 1))
         number = cuts * -(-tf.size(examples) // at_once)
 
         def add(chunk, total):

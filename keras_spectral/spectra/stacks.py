@@ -6,6 +6,7 @@ once. For small networks the number of operations is the cost, not the arithmeti
 """
 
 import itertools
+import math
 from collections import defaultdict
 
 import tensorflow as tf
@@ -25,13 +26,17 @@ from keras_spectral.spectra.factor_grams import FactorGrams
 from keras_spectral.spectra.factors import FACTORS, is_formed
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.graph_spectra import GraphSpectra
+from keras_spectral.spectra.kept_factors import KeptFactor
 from keras_spectral.spectra.layout import Layout, Weight
 from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.subspace import OVERSAMPLING, Subspaces
 
-MOST_KEPT = 1_500_000
+MOST_KEPT = 6_000_000
 """Numbers of a factor that is kept for the thread, at most: records take memory."""
+
+MOST_UNFOLDED = 6_000_000
+"""Numbers of the patches of one example that the thread unfolds, likewise at most."""
 
 
 def layout_for(factors, quantities, top_k, method, sizes):
@@ -91,17 +96,18 @@ def stacks_for(factors, quantities, method="auto", sizes=(32,), top_k=None):
     for j, quantity in by_gram:
         if (j, quantity) in found:
             continue
+        whole = _is_kept_whole(factors[j], quantity, sizes)
         if adds_examples(sizes) and factors[j].adds_up(quantity):
-            by_example.append((j, quantity))
+            kept = _kept_factors(factors, [(j, quantity)]) if whole else ()
+            by_example.append(ExampleSums(((j, quantity),), kept))
         else:
-            whole = _is_kept_whole(factors[j], quantity, sizes)
             chosen = kept_whole if whole else on_features
             chosen[factors[j].width(quantity)].append((j, quantity))
     return (
         *on_rows,
         *(FeatureGrams(tuple(names)) for names in on_features.values()),
-        *(FactorGrams(tuple(names), _factors_of(names)) for names in kept_whole.values()),
-        *(ExampleSums((name,)) for name in by_example),
+        *(FactorGrams(tuple(own), _kept_factors(factors, own)) for own in kept_whole.values()),
+        *by_example,
         *(GraphSpectra((name,)) for name in in_graph),
         *([Subspaces(tuple(in_part), columns)] if in_part else []),
     )
@@ -152,19 +158,33 @@ def _is_kept_whole(factor, quantity, sizes):
     if tf.config.list_physical_devices("GPU"):
         return False  # it multiplies faster than factors could be moved
     if quantity == "gradient":
-        return factor.is_product and all(_fits(factor, name, sizes) for name in FACTORS)
+        own = factor.group_gradients is None and factor.example_gradients is None
+        return own and all(_fits(factor, name, sizes) for name in FACTORS)
     return _fits(factor, quantity, sizes)
 
 
 def _fits(factor, name, sizes):
-    s = _static(factor.positions(name))
-    formed = is_formed(getattr(factor, name))
-    return formed and s is not None and sizes[0] * s * factor.width(name) <= MOST_KEPT
+    part, s = getattr(factor, name), _static(factor.positions(name))
+    if s is None:
+        return False
+    if is_formed(part):
+        return sizes[0] * s * factor.width(name) <= MOST_KEPT
+    if not isinstance(part, Patches):
+        return False
+    numbers = [math.prod(x.shape[1:]) for x in part.inputs]
+    unfolded = max(part.unfolding.slab_numbers(x) for x in part.inputs)
+    return sizes[0] * sum(numbers) <= MOST_KEPT and unfolded <= MOST_UNFOLDED
 
 
-def _factors_of(names):
+def _kept_factors(factors, names):
     both = [[(j, name) for name in (FACTORS if q == "gradient" else (q,))] for j, q in names]
-    return tuple(dict.fromkeys(itertools.chain.from_iterable(both)))
+    kept = []
+    for j, name in dict.fromkeys(itertools.chain.from_iterable(both)):
+        part = getattr(factors[j], name)
+        patches = not is_formed(part)
+        calls, unfolding = (len(part.inputs), part.unfolding) if patches else (1, None)
+        kept.append(KeptFactor(j, name, calls, unfolding))
+    return tuple(kept)
 
 
 def _in_part(factor, quantity, sizes, columns):

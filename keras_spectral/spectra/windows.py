@@ -40,7 +40,7 @@ class Windows(NamedTuple):
         return [
             (size + sum(pad) - reach) // stride + 1
             for size, pad, reach, stride in zip(
-                _spatial(x), self._pads(x), self.reach, self.strides, strict=True
+                _spatial(x), self.pads(x), self.reach, self.strides, strict=True
             )
         ]
 
@@ -50,7 +50,7 @@ class Windows(NamedTuple):
         Args:
             x: Tensor `[n, *d, c]`.
         """
-        return tf.pad(x, [(0, 0), *self._pads(x), (0, 0)])
+        return tf.pad(x, [(0, 0), *self.pads(x), (0, 0)])
 
     def unfolded(self, slabs, sizes):
         """Return what windows see, along all spatial axes but the first.
@@ -65,7 +65,7 @@ class Windows(NamedTuple):
         if len(self.kernel) == 1:
             return slabs
         offsets = itertools.product(*(range(k) for k in self.kernel[1:]))
-        parts = [slabs[(slice(None), slice(None), *self._strided(at, sizes))] for at in offsets]
+        parts = [slabs[(slice(None), slice(None), *self.seen_across(at, sizes[1:]))] for at in offsets]
         together = tf.stack(parts, axis=2)
         inner = list(range(3, 2 + len(self.kernel)))
         together = tf.transpose(together, [0, 1, *inner, 2, 2 + len(self.kernel)])
@@ -88,14 +88,25 @@ class Windows(NamedTuple):
             return slabs[begin : begin + size]  # in the memory it has
         return slabs[begin : begin + (size - 1) * stride + 1 : stride]
 
-    def _strided(self, offset, sizes):
+    def seen_across(self, offset, sizes):
+        """Yield the slices that an offset sees, along all spatial axes but the first.
+
+        Args:
+            offset: Sequence of integers, one for each of these axes.
+            sizes: Output positions along each.
+        """
         for at, dilation, stride, size in zip(
-            offset, self.dilation[1:], self.strides[1:], sizes[1:], strict=True
+            offset, self.dilation[1:], self.strides[1:], sizes, strict=True
         ):
             begin = at * dilation
             yield slice(begin, begin + (size - 1) * stride + 1, stride)
 
-    def _pads(self, x):
+    def pads(self, x):
+        """Return the zeros before and after, along every spatial axis.
+
+        Args:
+            x: Tensor or array `[n, *d, c]`.
+        """
         if self.padding == "valid":
             return [(0, 0)] * len(self.kernel)
         if self.padding == "causal":
@@ -113,4 +124,4 @@ def _spatial(x):
 
 
 def _at_least_0(size):
-    return tf.maximum(size, 0) if tf.is_tensor(size) else max(size, 0)
+    return max(size, 0) if isinstance(size, int) else tf.maximum(size, 0)

@@ -10,11 +10,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_spectral.spectra import patches as module
+from keras_spectral.spectra import patches, unfolding
 from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.rows import group_rows
 from keras_spectral.spectra.side_by_side import SideBySide
 from keras_spectral.spectra.tokens import Tokens
+from keras_spectral.spectra.unfolding import Unfolding
+from keras_spectral.spectra.windows import Windows
 
 
 def members_of(mask):
@@ -83,23 +85,31 @@ def test_patches_equal_the_unfolded_input_in_chunks_of_any_size(data, axes, call
     found = Patches(tuple(map(tf.constant, inputs)), kernel, strides, dilation, padding, blocks)
     assert (found.positions, found.width) == wanted.shape[1:]
     np.testing.assert_array_equal(found.rows(), wanted)
+    delta = rng.standard_normal((4, wanted.shape[1], 2 * blocks))
+    in_numpy = found.unfolding
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK_BYTES", data.draw(st.sampled_from([1, 900, 3000, 10**6])))
-        delta = rng.standard_normal((4, wanted.shape[1], 2 * blocks))
+        patch.setattr(patches, "CHUNK_BYTES", data.draw(st.sampled_from([1, 900, 3000, 10**6])))
+        patch.setattr(unfolding, "CHUNK_NUMBERS", data.draw(st.sampled_from([1, 100, 10**5])))
         products = stacked(lambda rows: found.products(tf.constant(delta), rows), mask)
-        grams = [stacked(found.grams, mask)]
-        patch.setattr(module, "pays", lambda *_: False)
-        grams.append(stacked(found.grams, mask))
-    parts, deltas = (np.split(part, blocks, axis=-1) for part in (wanted, delta))
-    for group, own in enumerate(members_of(mask)):
-        flat = wanted[own].reshape(-1, wanted.shape[-1])
-        atol = PRECISE * np.sum(flat**2)
-        for gram in grams:
-            np.testing.assert_allclose(gram[group], flat.T @ flat, rtol=0, atol=atol)
-        pairs = zip(parts, deltas, strict=True)
-        product = [np.einsum("nsi,nso->io", a[own], d[own]) for a, d in pairs]
-        atol = PRECISE * np.linalg.norm(flat) * np.linalg.norm(delta[own])
-        np.testing.assert_allclose(products[group], np.concatenate(product, -1), rtol=0, atol=atol)
+        grams = stacked(found.grams, mask)
+        for group, own in enumerate(members_of(mask)):
+            products_now, grams_now = [products[group]], [grams[group]]
+            if own.any():
+                products_now.append(in_numpy.product(inputs, delta, own))
+                grams_now.append(in_numpy.gram(inputs, own))
+                with pytest.MonkeyPatch.context() as without:
+                    without.setattr(unfolding, "pays", lambda *_: False)
+                    grams_now.append(in_numpy.gram(inputs, own))
+            flat = wanted[own].reshape(-1, wanted.shape[-1])
+            atol = PRECISE * np.sum(flat**2)
+            for gram in grams_now:
+                np.testing.assert_allclose(gram, flat.T @ flat, rtol=0, atol=atol)
+            parts, deltas = (np.split(part[own], blocks, axis=-1) for part in (wanted, delta))
+            pairs = zip(parts, deltas, strict=True)
+            product = np.concatenate([np.einsum("nsi,nso->io", a, d) for a, d in pairs], -1)
+            atol = PRECISE * np.linalg.norm(flat) * np.linalg.norm(delta[own])
+            for product_now in products_now:
+                np.testing.assert_allclose(product_now, product, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("dilation", [1, 3])
@@ -109,18 +119,18 @@ def test_large_ends_leave_the_digits_of_a_small_interior(dilation):
     x[:, :dilation] *= 1e10
     x[:, -dilation:] *= 1e10
     wanted = unfolded(x, (5,), (1,), (dilation,), "valid", 1).reshape(-1, 15)
-    gram = Patches((tf.constant(x),), (5,), (1,), (dilation,), "valid", 1).grams(None)[0]
+    windows = Windows((5,), (1,), (dilation,), "valid")
+    gram = Unfolding(windows, 1).gram([x], np.ones(2, bool))
     np.testing.assert_allclose(np.diag(gram), np.sum(wanted**2, axis=0), rtol=1e-13)
     assert np.diag(gram)[3:12].max() < 1e-16 * np.trace(gram)  # seen by neither end
 
 
 def test_gram_of_fewer_rows_than_features_has_no_more_eigenvalues_than_rows():
     x = np.random.default_rng(0).standard_normal((1, 16, 5)).astype("f")
-    values = np.linalg.eigvalsh(
-        Patches((tf.constant(x),), (9,), (1,), (1,), "valid", 1).grams(None)
-    )
-    assert values.shape == (1, 45)
-    np.testing.assert_allclose(values[0, :-8], 0, atol=1e-14 * values.max())
+    windows = Windows((9,), (1,), (1,), "valid")
+    values = np.linalg.eigvalsh(Unfolding(windows, 1).gram([x], np.ones(1, bool)))
+    assert len(values) == 45
+    np.testing.assert_allclose(values[:-8], 0, atol=1e-14 * values.max())
 
 
 def test_patches_of_sizes_that_a_graph_does_not_know():
