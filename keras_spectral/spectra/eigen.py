@@ -2,17 +2,14 @@
 
 Runs on the host: many small eigenvalue problems belong on a CPU, and the threads of TensorFlow stay
 free for the training that goes on beside. Small matrices are solved side by side by the compiled
-`eigenvalues.c`, several times as fast as one by one in NumPy's LAPACK, which solves the large ones.
+`compiled/eigenvalues.c`, several times as fast as one by one in NumPy's LAPACK, which solves the large ones.
 """
 
-import ctypes
-import functools
-from pathlib import Path
+from ctypes import c_int64, c_void_p
 
 import numpy as np
 
-LIBRARY = Path(__file__).with_name("eigenvalues.so")
-"""Made when the package is built. Where it is missing, LAPACK solves all."""
+from keras_spectral.spectra.compiled import compiled
 
 LARGEST = 128
 """Rows of the largest matrices that it takes; for larger ones LAPACK is as fast."""
@@ -53,23 +50,14 @@ def eigenvalues(matrices):
     d = matrices.shape[-1]
     found = np.empty(matrices.shape[:-1])
     number = found.size // max(d, 1)
-    kernel = _kernel(LIBRARY) if 0 < d <= min(LARGEST, ROWS_OF_ONE * number - 1) else None
+    many = 0 < d <= min(LARGEST, ROWS_OF_ONE * number - 1)
+    solve = compiled("eigenvalues", c_void_p, c_int64, c_int64, c_void_p) if many else None
     given = np.ascontiguousarray(matrices)
-    if kernel is None or kernel(given.ctypes.data, number, d, found.ctypes.data):
+    if solve is None or solve(given.ctypes.data, number, d, found.ctypes.data):
         found = np.linalg.eigvalsh(matrices)
     else:
         found.sort(axis=-1)
     return found[..., ::-1]
-
-
-@functools.cache
-def _kernel(library):
-    """Return the compiled function, which says 0 if all went well, or `None` if there is none."""
-    if not library.exists():
-        return None
-    kernel = ctypes.CDLL(str(library)).eigenvalues
-    kernel.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
-    return kernel
 
 
 def root(gram):

@@ -35,9 +35,6 @@ from keras_spectral.spectra.subspace import OVERSAMPLING, Subspaces
 MOST_KEPT = 6_000_000
 """Numbers of a factor that is kept for the thread, at most: records take memory."""
 
-MOST_UNFOLDED = 6_000_000
-"""Numbers of the patches of one example that the thread unfolds, likewise at most."""
-
 
 def layout_for(factors, quantities, top_k, method, sizes):
     """Return what is recorded of some weights.
@@ -172,8 +169,7 @@ def _fits(factor, name, sizes):
     if not isinstance(part, Patches):
         return False
     numbers = [math.prod(x.shape[1:]) for x in part.inputs]
-    unfolded = max(part.unfolding.slab_numbers(x) for x in part.inputs)
-    return sizes[0] * sum(numbers) <= MOST_KEPT and unfolded <= MOST_UNFOLDED
+    return sizes[0] * sum(numbers) <= MOST_KEPT
 
 
 def _kept_factors(factors, names):

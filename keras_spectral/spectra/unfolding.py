@@ -1,16 +1,23 @@
-"""Products with the patches of a convolution, in NumPy: what the thread does with kept inputs.
+"""Products with the patches of a convolution, which are not unfolded: the thread's part of them.
 
-Letters: `n` example, `t` place along the first spatial axis, `c` channel, `k` kernel offset, `b`
-block of channels, `i` features of a patch, `o` output channel, `w` features of a slab, `r` rows of
-a slab, `d` spatial axes.
+Letters: `n` example, `s` output position, `c` channel, `k` kernel offset, `b` block of channels,
+`i` features of a patch, `o` output channel, `d` spatial axes, `q` place in the padded input, `l`
+lag, `j` column.
 
-As in `patches`, the input is unfolded along all spatial axes but the first: a slab of each place
-along that holds `w = i / k_1` features of `r` rows, and a patch is `k_1` of them. Here features come
-first, `[w, t, r]`: what an offset sees is copied in long stretches, and what a stretch of places
-holds is one matrix `[w, t r]`, in the memory it has.
+A patch is what lies around a point of the padded input, so `AᵀΔ` sums products around the points
+of a lattice (`lattice`).
 
-Source: Chellapilla, Puri, Simard, "High performance convolutional neural networks for document
-processing" (2006), for the unfolding.
+So does `AᵀA`, whose block `(k, k + l)` sums `y[q]ᵀ y[q + l]` over the places `q` that the offset `k`
+sees. Of a stride of 1 these places are a box for each offset, and the boxes overlap but for their
+ends. So places are cut into cells, along every axis, where a box begins or ends: within each the
+products of a lag are summed once, and a block adds the cells of its box. Of 27 offsets along three
+axes, 63 lags take the place of 378 pairs. Terms are only added, never taken away again, so a small
+interior between large ends loses no digits. Where boxes are small, and so cells many, patches are
+formed, of a few examples at a time.
+
+Source: the matrix is that of the covariance method of linear prediction (Makhoul, "Linear
+prediction: a tutorial review", Proc. IEEE 63, 1975), whose blocks along a diagonal differ by their
+ends alone.
 """
 
 import itertools
@@ -19,11 +26,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_spectral.spectra.autocorrelation import lagged, pays, whole
+from keras_spectral.spectra.lattice import AXES, LANES, Points, lattice_products, room_for
 from keras_spectral.spectra.windows import Windows
 
-CHUNK_NUMBERS = 500_000
-"""Examples are unfolded together to about this many numbers, which caches hold, or one alone."""
+CHUNK_NUMBERS = 1_000_000
+"""Examples are padded together to about this many numbers, or one alone."""
+
+LAGGED = 2.3
+"""Cost of a multiplication of lagged products, in units of one of BLAS with patches, measured."""
+
+OF_A_CELL = 43
+"""Places that cost as much as a cell does besides, measured."""
+
+OF_A_COPY = 20
+"""Cost of a number of a patch that is copied, in the same unit, measured."""
 
 
 class Unfolding(NamedTuple):
@@ -37,17 +53,6 @@ class Unfolding(NamedTuple):
     windows: Windows
     blocks: int
 
-    def slab_numbers(self, x):
-        """Return how many numbers the slabs of one example are.
-
-        Args:
-            x: Tensor or array `[n, *d, c]`, all of `d` and `c` known.
-        """
-        first, *others = self.windows.sizes(x)
-        *kernel, c = *self.windows.kernel[1:], x.shape[-1]
-        places = (first - 1) * self.windows.strides[0] + self.windows.reach[0]
-        return places * math.prod(others) * math.prod(kernel) * c
-
     def gram(self, inputs, own):
         """Return `AᵀA [i, i]` of some examples.
 
@@ -56,13 +61,10 @@ class Unfolding(NamedTuple):
             own: Boolean array `[n]`, the examples, of which there is one at least.
         """
         total = 0.0
-        overlap = all(self._overlap(x) for x in inputs)
         for x in inputs:
-            size = self.windows.sizes(x)[0]
-            for _, slabs in self._chunks(x, own):
-                total += self._lagged(slabs, size) if overlap else self._gram(slabs, size)
-        if overlap:
-            total = whole(total, self.windows.kernel[0])
+            gram = _lagged if self._overlap(x) else _direct
+            for examples in _chunks(x, own):
+                total += gram(self.windows, x[examples])
         return self._by_block(total, inputs[0].shape[-1])
 
     def product(self, inputs, other, own):
@@ -75,80 +77,35 @@ class Unfolding(NamedTuple):
         """
         total, end = 0.0, 0
         for x in inputs:
-            sizes = self.windows.sizes(x)
-            begin, end = end, end + math.prod(sizes)
-            for examples, slabs in self._chunks(x, own):
-                rows = other[examples, begin:end]
-                rows = rows.reshape(len(examples), sizes[0], -1, rows.shape[-1]).swapaxes(0, 1)
-                rows = np.ascontiguousarray(rows, dtype=float).reshape(-1, rows.shape[-1])
-                total += self._product(slabs, sizes[0], rows)
+            begin, end = end, end + math.prod(self.windows.sizes(x))
+            for examples in _chunks(x, own):
+                total += self._product(x[examples], other[examples, begin:end])
         return total
 
-    def _chunks(self, x, own):
-        """Yield some examples and their slabs `[w, t, r]`."""
-        members = np.flatnonzero(own)
-        together = max(1, CHUNK_NUMBERS // self.slab_numbers(x))
-        for begin in range(0, len(members), together):
-            examples = members[begin : begin + together]
-            yield examples, self._slabs(x[examples])
-
-    def _slabs(self, x):
-        windows, padded, (_, *sizes) = self.windows, self._padded(x), self.windows.sizes(x)
-        c, t, n, *_ = padded.shape
-        if not sizes:
-            return padded
-        slabs = np.empty((*windows.kernel[1:], c, t, n, *sizes))
-        for offset in itertools.product(*map(range, windows.kernel[1:])):
-            slabs[offset] = padded[..., *windows.seen_across(offset, sizes)]
-        return slabs.reshape(-1, t, n * math.prod(sizes))
-
-    def _padded(self, x):
-        """Return `[n, *d, c]` as `[c, t, n, …]`, in float64, with the zeros around it."""
-        pads, (n, *sizes, c) = self.windows.pads(x), x.shape
-        first, *others = (size + sum(pad) for size, pad in zip(sizes, pads, strict=True))
-        padded = np.zeros((c, first, n, *others))
-        first, *others = (
-            slice(pad[0], pad[0] + size) for size, pad in zip(sizes, pads, strict=True)
-        )
-        padded[:, first, :, *others] = np.moveaxis(x, (-1, 1), (0, 1))
-        return padded
-
     def _overlap(self, x):
-        size, windows = self.windows.sizes(x)[0], self.windows
-        return windows.strides[0] == 1 and pays(size, windows.kernel[0], windows.dilation[0])
+        """Tell whether lagged products may be used, and are cheaper."""
+        if set(self.windows.strides) != {1}:
+            return False
+        sizes, c = self.windows.sizes(x), x.shape[-1]
+        cells = lags = math.prod(2 * k - 1 for k in self.windows.kernel)
+        rows, i = len(x) * math.prod(sizes), math.prod(self.windows.kernel) * c
+        lagged = LAGGED * c * max(c * lags / 2, LANES) * (rows + OF_A_CELL * cells)
+        return lagged < rows * i * (i / 2 + OF_A_COPY)
 
-    def _lagged(self, slabs, size):
-        return lagged(slabs, size, self.windows.kernel[0], self.windows.dilation[0])
-
-    def _gram(self, slabs, size):
-        seen = np.concatenate(list(self._seen(slabs, size)))
-        return seen @ seen.T
-
-    def _seen(self, slabs, size):
-        """Yield the matrices `[w, t r]` that each offset along the first axis sees."""
-        w, _, r = slabs.shape
-        flat = slabs.reshape(w, -1)
-        for k in range(self.windows.kernel[0]):
-            begin, stride = k * self.windows.dilation[0], self.windows.strides[0]
-            if stride == 1:
-                yield flat[:, begin * r : (begin + size) * r]
-            else:
-                stop = begin + (size - 1) * stride + 1
-                yield slabs[:, begin:stop:stride].reshape(w, -1)
-
-    def _product(self, slabs, size, rows):
-        o = rows.shape[-1]
-        seen = self._seen(slabs, size)
-        if self.blocks == 1:
-            return np.concatenate([part @ rows for part in seen])
-        b, c = self.blocks, len(slabs) // math.prod(self.windows.kernel[1:])
-        rows = rows.reshape(-1, b, o // b).swapaxes(0, 1)
-        found = []
-        for part in seen:
-            part = part.reshape(-1, b, c // b, part.shape[-1]).swapaxes(0, 1)
-            product = part.reshape(b, -1, part.shape[-1]) @ rows
-            found.append(product.swapaxes(0, 1).reshape(-1, o))
-        return np.concatenate(found)
+    def _product(self, x, other):
+        n, _, o = other.shape
+        b, c = self.blocks, x.shape[-1]
+        left, sizes, offsets = _seen(self.windows, x)
+        values, memory = room_for((n, *self.windows.sizes(x), o))
+        values.reshape(other.shape)[...] = other
+        right = Points(memory, [0], _on_axes(values))
+        found = np.empty((len(offsets), c // b, b, o // b))
+        for block in range(b):
+            rows = offsets[:, None] + block * (c // b) + np.arange(c // b)
+            columns = block * (o // b) + np.arange(0, o // b, LANES)
+            products = lattice_products(left, right, [sizes], rows.ravel(), columns)
+            found[:, :, block] = products.reshape(len(offsets), c // b, -1)[..., : o // b]
+        return found.reshape(-1, o)
 
     def _by_block(self, gram, c):
         """Return features in the order block, offset, channel instead of offset, channel."""
@@ -157,3 +114,134 @@ class Unfolding(NamedTuple):
         order = np.arange(len(gram)).reshape(-1, self.blocks, c // self.blocks)
         order = order.swapaxes(0, 1).ravel()
         return gram[np.ix_(order, order)]
+
+
+def _chunks(x, own):
+    members = np.flatnonzero(own)
+    together = max(1, CHUNK_NUMBERS // max(1, x[0].size))
+    return [members[begin : begin + together] for begin in range(0, len(members), together)]
+
+
+def _padded(windows, x, before, after):
+    """Return `[n, *d, c]` with the zeros around it and margins, and its memory."""
+    pads = windows.pads(x)
+    n, *sizes, c = x.shape
+    first = [pad[0] + margin for pad, margin in zip(pads, before, strict=True)]
+    full = [
+        begin + size + pad[1] + margin
+        for begin, size, pad, margin in zip(first, sizes, pads, after, strict=True)
+    ]
+    padded, memory = room_for((n, *full, c))
+    inside = (slice(begin, begin + size) for begin, size in zip(first, sizes, strict=True))
+    padded[:, *inside] = x
+    return padded, memory
+
+
+def _on_axes(array):
+    """Return the steps of an array `[n, *d, c]` along the axes of a lattice, `d` the last ones."""
+    n, *steps, _ = (stride // array.itemsize for stride in array.strides)
+    return np.array([n, *[0] * (AXES - 1 - len(steps)), *steps])
+
+
+def _sizes(n, sizes):
+    return np.array([n, *[1] * (AXES - 1 - len(sizes)), *sizes])
+
+
+def _seen(windows, x):
+    """Return the points of output positions in the padded input, their number along the axes of a
+    lattice, and the places `[k]` that each offset of the kernel sees from there."""
+    none = [0] * len(windows.kernel)
+    padded, memory = _padded(windows, x, none, none)
+    steps = _on_axes(padded)
+    own = steps[-len(windows.kernel) :]
+    strides = np.array([1, *[1] * (AXES - 1 - len(own)), *windows.strides])
+    offsets = np.array(list(np.ndindex(windows.kernel)))
+    places = offsets * windows.dilation @ own
+    sizes = _sizes(len(x), windows.sizes(x))
+    return Points(memory, [0], steps * strides), sizes, places
+
+
+def _direct(windows, x):
+    """Return `AᵀA`, of patches that are formed."""
+    none, sizes = [0] * len(windows.kernel), windows.sizes(x)
+    padded, _ = _padded(windows, x, none, none)
+    channels = np.ascontiguousarray(np.moveaxis(padded, -1, 0))  # copied in long stretches
+    patches = np.empty((*windows.kernel, *channels.shape[:2], *sizes))
+    for offset in np.ndindex(windows.kernel):
+        patches[offset] = channels[:, :, *windows.seen_by(offset, sizes)]
+    rows = patches.reshape(math.prod(windows.kernel) * len(channels), -1)
+    return rows @ rows.T
+
+
+def _lagged(windows, x):
+    """Return `AᵀA` of windows with strides of 1, from lagged products."""
+    kernel, dilation, c = np.array(windows.kernel), np.array(windows.dilation), x.shape[-1]
+    # The lags of the first axis are never negative.
+    reach = (kernel - 1) * dilation
+    before = np.where(np.arange(len(kernel)) == 0, 0, reach)
+    padded, memory = _padded(windows, x, before, reach)
+    steps = _on_axes(padded)
+    own = steps[-len(kernel) :]
+    places, columns = _lags(kernel, dilation, own, c)
+    cells = [
+        _cells(size, k, d) for size, k, d in zip(windows.sizes(x), kernel, dilation, strict=True)
+    ]
+    begins, sizes = (
+        np.stack(np.meshgrid(*part, indexing="ij"), axis=-1).reshape(-1, len(kernel))
+        for part in list(zip(*cells, strict=True))[:2]
+    )
+    points = Points(memory, (begins + before) @ own, steps)
+    sizes = [_sizes(len(x), size) for size in sizes]
+    blocks = lattice_products(points, points, sizes, np.arange(c), columns)
+    for axis, (_, _, seen) in enumerate(cells):
+        blocks = seen @ blocks.reshape(math.prod(kernel[:axis]), seen.shape[1], -1)
+    return _whole(blocks.reshape(math.prod(kernel), c, -1), places, kernel)
+
+
+def _cells(size, k, dilation):
+    """Return where the cells of an axis begin, their sizes, and which offsets see them, `[k, …]`."""
+    begins = np.arange(k) * dilation
+    cuts = np.unique([begins, begins + size])
+    first, end = cuts[:-1], cuts[1:]
+    seen = (begins[:, None] <= first) & (end <= begins[:, None] + size)
+    return first, end - first, seen.astype(float)
+
+
+def _lags(kernel, dilation, steps, c):
+    """Return at which of the products each lag begins, and the columns that they take.
+
+    Lags that are negative, along the first axis where they are not 0, are left out.
+
+    Returns:
+        `(places, columns)`: dictionary from a tuple of lags to an index of the products, and an
+        integer array `[j]`.
+    """
+    zero = (0,) * (len(kernel) - 1)
+    leading = itertools.product(*(range(1 - k, k) for k in kernel[:-1]))
+    places, columns = {}, []
+    for lead in leading:
+        if lead < zero:
+            continue
+        last = range(0 if lead == zero else 1 - kernel[-1], kernel[-1])
+        # Neighbours lie side by side.
+        runs = [last] if dilation[-1] == 1 else [range(lag, lag + 1) for lag in last]
+        for run in runs:
+            begin = int(np.array([*lead, run[0]]) * dilation @ steps)
+            for number, lag in enumerate(run):
+                places[*lead, lag] = len(columns) * LANES + number * c
+            columns += range(begin, begin + len(run) * c, LANES)
+    return places, np.array(columns)
+
+
+def _whole(blocks, places, kernel):
+    """Return `AᵀA [k c, k c]` from the blocks `[k, c, j]` of each offset and its lags."""
+    c = blocks.shape[1]
+    offsets = list(itertools.product(*map(range, kernel)))
+    half = np.zeros((len(offsets), c, len(offsets), c))
+    for k, own in enumerate(offsets):
+        lags = np.array(offsets[k:]) - own
+        at = np.array([places[tuple(lag)] for lag in lags.tolist()])
+        half[k, :, k:] = blocks[k][:, at[:, None] + np.arange(c)]
+        half[k, :, k] /= 2  # both halves have it
+    half = half.reshape(len(offsets) * c, -1)
+    return half + half.T

@@ -64,8 +64,8 @@ class Windows(NamedTuple):
         """
         if len(self.kernel) == 1:
             return slabs
-        offsets = itertools.product(*(range(k) for k in self.kernel[1:]))
-        parts = [slabs[(slice(None), slice(None), *self.seen_across(at, sizes[1:]))] for at in offsets]
+        offsets = itertools.product([0], *map(range, self.kernel[1:]))
+        parts = [slabs[:, :, *self.seen_by(offset, sizes)[1:]] for offset in offsets]
         together = tf.stack(parts, axis=2)
         inner = list(range(3, 2 + len(self.kernel)))
         together = tf.transpose(together, [0, 1, *inner, 2, 2 + len(self.kernel)])
@@ -88,18 +88,18 @@ class Windows(NamedTuple):
             return slabs[begin : begin + size]  # in the memory it has
         return slabs[begin : begin + (size - 1) * stride + 1 : stride]
 
-    def seen_across(self, offset, sizes):
-        """Yield the slices that an offset sees, along all spatial axes but the first.
+    def seen_by(self, offset, sizes):
+        """Return the slices of the padded input that an offset sees, along every spatial axis.
 
         Args:
-            offset: Sequence of integers, one for each of these axes.
+            offset: Sequence of integers, one for each axis.
             sizes: Output positions along each.
         """
-        for at, dilation, stride, size in zip(
-            offset, self.dilation[1:], self.strides[1:], sizes, strict=True
-        ):
-            begin = at * dilation
-            yield slice(begin, begin + (size - 1) * stride + 1, stride)
+        begins = [at * rate for at, rate in zip(offset, self.dilation, strict=True)]
+        return [
+            slice(begin, begin + (size - 1) * stride + 1, stride)
+            for begin, stride, size in zip(begins, self.strides, sizes, strict=True)
+        ]
 
     def pads(self, x):
         """Return the zeros before and after, along every spatial axis.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_spectral.spectra import eigen
+from keras_spectral.spectra import compiled
 from keras_spectral.spectra.eigen import LARGEST, eigenvalues, singular_values
 
 ROUNDINGS = 100 * np.finfo(float).eps
@@ -28,7 +28,7 @@ def assert_eigenvalues(matrices):
 
 
 def test_the_compiled_library_is_what_is_tested():
-    assert eigen.LIBRARY.exists()
+    assert compiled.LIBRARY.exists()
 
 
 @given(
@@ -86,7 +86,7 @@ def test_views_and_stacks_of_stacks():
 
 def test_without_the_compiled_library_lapack_does_all(monkeypatch):
     matrices = gram_matrices(12, 7, np.ones(7), seed=0)
-    monkeypatch.setattr(eigen, "LIBRARY", Path("nowhere.so"))
+    monkeypatch.setattr(compiled, "LIBRARY", Path("nowhere.so"))
     np.testing.assert_array_equal(eigenvalues(matrices), np.linalg.eigvalsh(matrices)[:, ::-1])
 
 

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_spectral.spectra import patches, unfolding
+from keras_spectral.spectra import compiled, patches, unfolding
 from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.rows import group_rows
 from keras_spectral.spectra.side_by_side import SideBySide
@@ -97,8 +98,14 @@ def test_patches_equal_the_unfolded_input_in_chunks_of_any_size(data, axes, call
             if own.any():
                 products_now.append(in_numpy.product(inputs, delta, own))
                 grams_now.append(in_numpy.gram(inputs, own))
+                patch.setattr(unfolding, "LAGGED", 0.0)
+                grams_now.append(in_numpy.gram(inputs, own))
+                patch.setattr(unfolding, "LAGGED", np.inf)
+                grams_now.append(in_numpy.gram(inputs, own))
+                patch.setattr(unfolding, "LAGGED", 0.0)
                 with pytest.MonkeyPatch.context() as without:
-                    without.setattr(unfolding, "pays", lambda *_: False)
+                    without.setattr(compiled, "LIBRARY", Path("nowhere.so"))
+                    products_now.append(in_numpy.product(inputs, delta, own))
                     grams_now.append(in_numpy.gram(inputs, own))
             flat = wanted[own].reshape(-1, wanted.shape[-1])
             atol = PRECISE * np.sum(flat**2)
@@ -113,12 +120,13 @@ def test_patches_equal_the_unfolded_input_in_chunks_of_any_size(data, axes, call
 
 
 @pytest.mark.parametrize("dilation", [1, 3])
-def test_large_ends_leave_the_digits_of_a_small_interior(dilation):
+def test_large_ends_leave_the_digits_of_a_small_interior(dilation, monkeypatch):
     """What is subtracted again would be lost: the ends weigh 1e20 times the interior."""
     x = np.random.default_rng(0).standard_normal((2, 40, 3))
     x[:, :dilation] *= 1e10
     x[:, -dilation:] *= 1e10
     wanted = unfolded(x, (5,), (1,), (dilation,), "valid", 1).reshape(-1, 15)
+    monkeypatch.setattr(unfolding, "LAGGED", 0.0)
     windows = Windows((5,), (1,), (dilation,), "valid")
     gram = Unfolding(windows, 1).gram([x], np.ones(2, bool))
     np.testing.assert_allclose(np.diag(gram), np.sum(wanted**2, axis=0), rtol=1e-13)

@@ -8,7 +8,7 @@
    Parlett, "The Symmetric Eigenvalue Problem", section 8.15 (the QL variant of Pal, Walker and
    Kahan). */
 
-#include <stdint.h>
+#include "cpu.h"
 
 #define LANES 16
 #define LARGEST 128       /* rows and columns */
@@ -17,7 +17,6 @@
 #define SWEEPS 60         /* for one eigenvalue; two are usual */
 
 #define AT(i, j) a[(i) * ((i) + 1) / 2 + (j)] /* of a lower triangle */
-#define INLINE static inline __attribute__((always_inline))
 
 typedef double lanes __attribute__((vector_size(8 * LANES)));
 typedef int64_t flags __attribute__((vector_size(8 * LANES)));
@@ -108,7 +107,7 @@ INLINE int ql(lanes *diagonal, lanes *squared, int d) {
     return 1;
 }
 
-INLINE int solve(const double *matrices, int64_t n, int64_t d, double *found) {
+INLINE int eigenvalues_inline(const double *matrices, int64_t n, int64_t d, double *found) {
     static _Thread_local lanes a[LARGEST * (LARGEST + 1) / 2];
     lanes diagonal[LARGEST], squared[LARGEST];
     for (int64_t first = 0; first < n; first += LANES) {
@@ -137,40 +136,8 @@ INLINE int solve(const double *matrices, int64_t n, int64_t d, double *found) {
     return 0;
 }
 
-/* The same instructions for every processor: built on one, the library runs on all. */
-#ifdef __x86_64__
-#include <cpuid.h>
-
-#define AVX2 "avx2,fma"
-#define AVX512 "avx512f,avx512dq,avx512vl,avx2,fma"
-
-__attribute__((target(AVX512))) static int with_avx512(
-    const double *matrices, int64_t n, int64_t d, double *found) {
-    return solve(matrices, n, d, found);
-}
-
-__attribute__((target(AVX2))) static int with_avx2(
-    const double *matrices, int64_t n, int64_t d, double *found) {
-    return solve(matrices, n, d, found);
-}
-
-/* Of registers, in bits, that this processor calculates in and the operating system keeps.
-   Source: Intel, "Software Developer's Manual", volume 1, sections 14.3 and 15.2. */
-static int width(void) {
-    unsigned a, b, c, d, kept;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || ~c & (bit_OSXSAVE | bit_FMA)) return 128;
-    __asm__("xgetbv" : "=a"(kept), "=d"(d) : "c"(0));
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || ~b & bit_AVX2 || ~kept & 0x06) return 128;
-    return ~b & (bit_AVX512F | bit_AVX512DQ | bit_AVX512VL) || ~kept & 0xe6 ? 256 : 512;
-}
-#endif
-
 /* Finds the eigenvalues, in no order, of n positive semidefinite matrices [d, d], of which lower
    triangles are read. Returns 0, or 1 if some were not found. */
-int eigenvalues(const double *matrices, int64_t n, int64_t d, double *found) {
-#ifdef __x86_64__
-    if (width() == 512) return with_avx512(matrices, n, d, found);
-    if (width() == 256) return with_avx2(matrices, n, d, found);
-#endif
-    return solve(matrices, n, d, found);
-}
+FOR_EACH_CPU(
+    int, eigenvalues, (const double *matrices, int64_t n, int64_t d, double *found),
+    (matrices, n, d, found))

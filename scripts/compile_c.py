@@ -1,4 +1,4 @@
-"""What `pip install` does besides copying: it compiles `keras_spectral/spectra/eigenvalues.c`.
+"""What `pip install` does besides copying: it compiles `keras_spectral/spectra/compiled`.
 
 The compiler is Zig's, which pip installs for the build: none has to be there.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = "keras_spectral/spectra/eigenvalues.c"
-LIBRARY = "keras_spectral/spectra/eigenvalues.so"
+FOLDER = "keras_spectral/spectra/compiled"
+LIBRARY = f"{FOLDER}/compiled.so"
 OPTIONS = [
     "-mcpu=baseline",  # what this processor has more is found when it runs: others may lack it
     "-O3",
@@ -25,7 +25,7 @@ OPTIONS = [
 ]
 
 
-class CompileEigenvalues(BuildHookInterface):
+class CompileC(BuildHookInterface):
     """Hatchling's build hook."""
 
     def initialize(self, version, build_data):
@@ -40,10 +40,9 @@ class CompileEigenvalues(BuildHookInterface):
         with tempfile.TemporaryDirectory() as cache:
             places = {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
             compiled = Path(cache, library.name)
-            command = [sys.executable, "-m", "ziglang", "cc", *OPTIONS, "-o", compiled]
-            subprocess.run(
-                [*command, Path(self.root, SOURCE)], check=True, env={**os.environ, **places}
-            )
+            sources = sorted(Path(self.root, FOLDER).glob("*.c"))
+            command = [sys.executable, "-m", "ziglang", "cc", *OPTIONS, "-o", compiled, *sources]
+            subprocess.run(command, check=True, env={**os.environ, **places})
             library.unlink(missing_ok=True)  # some process may have it open
             library.write_bytes(compiled.read_bytes())
         build_data["artifacts"].append(LIBRARY)
