@@ -8,6 +8,7 @@ both. Figures are medians over repeats; the spread is the range of the middle ha
 
 import argparse
 import csv
+import os
 import statistics
 import time
 import timeit
@@ -24,6 +25,7 @@ from benchmarks.page import machine, table
 from benchmarks.training import (
     ALWAYS,
     CASES,
+    NEVER,
     PLAIN,
     SOMETIMES,
     TOP,
@@ -31,6 +33,7 @@ from benchmarks.training import (
     trainer,
 )
 from benchmarks.workloads import WORKLOADS
+from keras_spectral.solver import _thread
 from keras_spectral.spectra.eigen import eigenvalues
 
 TOGETHER = 8
@@ -58,7 +61,17 @@ MEMORY_TARGET = 1.10
 """Ratio to the peak resident memory of plain training that should not be exceeded."""
 
 HEAD = ["workload", "case", "repeats", "ms per step", "ratio", "middle half", "fastest", "target"]
-FLOOR_HEAD = ["workload", "spectra", "singular values of the largest", "eigenvalues, ms per step"]
+PROFILE_HEAD = [
+    "workload",
+    "spectra",
+    "of the largest",
+    "plain step",
+    "recorded step",
+    "in the graph",
+    "in the thread",
+    "eigenvalues alone",
+    "ratio at least",
+]
 ERROR_HEAD = [
     "workload",
     "spectra",
@@ -69,7 +82,7 @@ ERROR_HEAD = [
     "bound of sigma_1",
     "of sigma_16",
 ]
-MEMORY_HEAD = ["workload", "plain, MB", "every step, MB", "ratio", "target"]
+MEMORY_HEAD = ["workload", "plain, MB", "no step due, MB", "every step, MB", "ratio", "target"]
 
 
 def measured(name, seconds, jit_compile="auto", fewest=FEWEST):
@@ -101,16 +114,51 @@ def rows(name, times):
 
 def memory_row(name):
     """Return a table row, see `MEMORY_HEAD`."""
-    plain, watched = peak_bytes(name, PLAIN), peak_bytes(name, ALWAYS)
-    sizes = [f"{size / 1e6:.0f}" for size in (plain, watched)]
+    plain, passed_over, watched = (peak_bytes(name, case) for case in (PLAIN, NEVER, ALWAYS))
+    sizes = [f"{size / 1e6:.0f}" for size in (plain, passed_over, watched)]
     return [name, *sizes, f"{watched / plain:.2f}", f"{MEMORY_TARGET:.2f}"]
 
 
-def floor_row(name):
-    """Return what the eigenvalues of one recorded step need, on one idle core.
+def profile_row(name, times):
+    """Return where the processor time of one recorded step goes.
+
+    Args:
+        name: Key of `WORKLOADS`.
+        times: As `measured` returns them.
 
     Returns:
-        Table row, see `FLOOR_HEAD`.
+        Table row, see `PROFILE_HEAD`. Of the ratio no more than the eigenvalues is reckoned.
+    """
+    steps = WORKLOADS[name].steps
+    plain, _ = _processor(trainer(WORKLOADS[name], CASES[PLAIN], steps), steps)
+    recorded, thread = _processor(trainer(WORKLOADS[name], CASES[ALWAYS], steps), steps)
+    number, largest, solving = _eigenvalues_of(name)
+    elapsed = statistics.median(times[PLAIN])
+    least = max(elapsed, (plain + solving) / os.cpu_count(), solving) / elapsed
+    parts = (plain, recorded, max(0.0, recorded - plain - thread), thread, solving)
+    return [name, number, largest, *(f"{part:.1f}" for part in parts), f"{least:.2f}"]
+
+
+def _processor(train, steps):
+    """Return processor milliseconds per step: of the process, and of the thread that solves."""
+    train()
+    found = []
+    for _ in range(FEWEST):
+        before = _clocks()
+        train()
+        found.append((_clocks() - before) / steps * 1e3)
+    return np.median(found, axis=0)
+
+
+def _clocks():
+    solver = _thread(os.getpid()).submit(time.thread_time).result()
+    return np.array([time.process_time(), solver])
+
+
+def _eigenvalues_of(name):
+    """Return the number of spectra, the singular values of the largest, and what a step's cost.
+
+    That is in milliseconds, on one idle core.
     """
     workload = WORKLOADS[name]
     x, y, groups = workload.data(1)
@@ -125,7 +173,7 @@ def floor_row(name):
             rows = rng.standard_normal((min(number, TOGETHER), d, d))
             grams = rows @ rows.swapaxes(-1, -2)
             total += _milliseconds(lambda: eigenvalues(grams)) / len(grams) * number  # noqa: B023
-    return [name, sum(sizes.values()), max(sizes), f"{total:.1f}"]
+    return sum(sizes.values()), max(sizes), total
 
 
 def error_row(name):
@@ -208,7 +256,9 @@ with: [overhead.csv](overhead.csv).
 
 ## Memory
 
-Peak resident memory of a process that trains three epochs, TensorFlow and the data included.
+Peak resident memory of a process that trains three epochs, TensorFlow and the data included. Where
+no step is due, adjoints still live until that is decided, at the end of the backward pass; plain
+training forgets each as it goes. A recorded step is kept until it is solved, beside the next.
 
 {memory}
 
@@ -219,19 +269,20 @@ examples, a branch not taken, two counters. In the first network that is one mor
 pipeline, and some 15 operations beside the 360 of its step with Adam. A plain step chosen by the
 host would save these, and cost the tracing of a second graph, half a second of training.
 
-A recorded step keeps activations and adjoints in a queue; of the patches of convolutions, and of
-adjoints of many megabytes, it makes Gram matrices and gradients in float64, which is most of what
-the 3D CNN costs. The rest is done in one thread beside training: products, and an eigenvalue
-problem for each matrix and group. On one idle core the latter alone, which cost the cube of the
-smaller side, need:
+A recorded step keeps activations and adjoints in a queue, and makes in the graph what there is no
+other place for: factors of many megabytes, the gradients of layers that are no product. The rest is
+done in one thread beside training: products, and an eigenvalue problem for each matrix and group.
+Processor milliseconds of one step, on all cores together; *eigenvalues alone* on one idle core:
 
-{floors}
+{profile}
 
-So exact spectra at every step cost little where the smaller side of every matrix is a batch of some
-tens, and many steps of training where it is hundreds of features or rows, as in a first layer that
-sees windows or patches: there the eigenvalues alone are more than the targets allow. Choose
-`layers`, or a schedule: it divides what looking costs, and what is left is (15 x *no step due* +
-*every step*) / 16. Or the largest values alone:
+The eigenvalues cost the cube of the smaller side of a matrix. *Ratio at least* is what a step would
+cost if all else were free: the longest of a plain step, of the eigenvalues, and of the processor
+time of both divided by the cores. So exact spectra at every step cost little where the smaller side
+of every matrix is a batch of some tens, and many steps of training where it is hundreds of features
+or rows, as in a first layer that sees windows or patches. Choose `layers`, or a schedule: it
+divides what looking costs, and what is left is (15 x *no step due* + *every step*) / 16. Or the
+largest values alone:
 
 ## How near the largest values are
 
@@ -263,9 +314,10 @@ def main():
     parser.add_argument("--write", type=Path, help="Markdown page to write")
     options = parser.parse_args()
     names = [name for name in WORKLOADS if options.only is None or options.only in name]
-    found = []
+    found, times = [], {}
     for name in names:
-        new = list(rows(name, measured(name, options.seconds)))
+        times[name] = measured(name, options.seconds)
+        new = list(rows(name, times[name]))
         print(table(HEAD, new), flush=True)
         found += new
     if options.write:
@@ -277,7 +329,7 @@ def main():
             machine=machine(),
             table=table(HEAD, found),
             memory=table(MEMORY_HEAD, memory),
-            floors=table(FLOOR_HEAD, [floor_row(name) for name in names]),
+            profile=table(PROFILE_HEAD, [profile_row(name, times[name]) for name in names]),
             **vars(options),
         )
         options.write.write_text(page, encoding="utf-8")

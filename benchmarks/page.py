@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -17,7 +18,21 @@ def table(head, all_rows):
 
 def machine():
     """Return a line about the machine and the versions."""
-    return (
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, "
-        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, keras_spectral {ks.__version__}"
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "not set")
+    return ", ".join(
+        [
+            f"{os.cpu_count()} CPU cores ({_processor()})",
+            f"Python {platform.python_version()}",
+            f"TensorFlow {tf.__version__} (TF_ENABLE_ONEDNN_OPTS {onednn})",
+            f"Keras {keras.__version__}",
+            f"keras_spectral {ks.__version__}",
+        ]
     )
+
+
+def _processor():
+    """Return the kind of processor, and the widest registers that Linux says it has."""
+    information = Path("/proc/cpuinfo")
+    flags = information.read_text().split() if information.exists() else []
+    widest = next((name for name in ("avx512f", "avx2") if name in flags), None)
+    return ", ".join(filter(None, (platform.machine(), widest)))

@@ -1,8 +1,9 @@
 """Singular values from Gram matrices: roots of eigenvalues, many matrices of one size at a time.
 
 Runs on the host: many small eigenvalue problems belong on a CPU, and the threads of TensorFlow stay
-free for the training that goes on beside. Small matrices are solved side by side by the compiled
-`compiled/eigenvalues.c`, several times as fast as one by one in NumPy's LAPACK, which solves the large ones.
+free for the training that goes on beside. Small matrices are solved side by side by
+`compiled/eigenvalues.c`, several times as fast as one by one in NumPy's LAPACK, which solves the
+large ones.
 """
 
 from ctypes import c_int64, c_void_p

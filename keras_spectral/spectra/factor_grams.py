@@ -40,9 +40,7 @@ class FactorGrams(FeatureGrams):
             float64 array `[r, p, g, d, d]`.
         """
         steps = [KeptStep(self.factors, arrays) for arrays in zip(*kept, strict=True)]
-        return np.stack(
-            [self._grams(step, mask) for step, mask in zip(steps, masks, strict=True)]
-        )
+        return np.stack([self._grams(step, mask) for step, mask in zip(steps, masks, strict=True)])
 
     def _grams(self, step, mask):
         found = []

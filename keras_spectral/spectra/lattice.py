@@ -67,7 +67,9 @@ def lattice_products(left, right, sizes, rows, columns):
     add = compiled("lattice_products", *_TYPES)
     if add is None:
         for own, size, begin, other in zip(found, sizes, left.begins, right.begins, strict=True):
-            _add(left._replace(begins=begin), right._replace(begins=other), size, rows, columns, own)
+            _add(
+                left._replace(begins=begin), right._replace(begins=other), size, rows, columns, own
+            )
         return found
     begins, sizes, steps = (left.begins, right.begins), [sizes], (left.steps, right.steps)
     integers = [_integers(array) for array in (*begins, *sizes, *steps)]

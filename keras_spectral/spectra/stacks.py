@@ -32,8 +32,11 @@ from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.subspace import OVERSAMPLING, Subspaces
 
-MOST_KEPT = 6_000_000
+MOST_KEPT = 1_500_000
 """Numbers of a factor that is kept for the thread, at most: records take memory."""
+
+MOST_KEPT_OF_PATCHES = 6_000_000
+"""The same of convolutions: products with patches cost many times as much in the graph."""
 
 
 def layout_for(factors, quantities, top_k, method, sizes):
@@ -162,14 +165,12 @@ def _is_kept_whole(factor, quantity, sizes):
 
 def _fits(factor, name, sizes):
     part, s = getattr(factor, name), _static(factor.positions(name))
-    if s is None:
+    if s is None or not (is_formed(part) or isinstance(part, Patches)):
         return False
-    if is_formed(part):
-        return sizes[0] * s * factor.width(name) <= MOST_KEPT
-    if not isinstance(part, Patches):
-        return False
-    numbers = [math.prod(x.shape[1:]) for x in part.inputs]
-    return sizes[0] * sum(numbers) <= MOST_KEPT
+    convolves = any(isinstance(getattr(factor, of), Patches) for of in FACTORS)
+    most = MOST_KEPT_OF_PATCHES if convolves else MOST_KEPT
+    tensors = [part] if is_formed(part) else part.inputs
+    return sizes[0] * sum(math.prod(x.shape[1:]) for x in tensors) <= most
 
 
 def _kept_factors(factors, names):

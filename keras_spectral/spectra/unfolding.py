@@ -7,13 +7,13 @@ lag, `j` column.
 A patch is what lies around a point of the padded input, so `AᵀΔ` sums products around the points
 of a lattice (`lattice`).
 
-So does `AᵀA`, whose block `(k, k + l)` sums `y[q]ᵀ y[q + l]` over the places `q` that the offset `k`
-sees. Of a stride of 1 these places are a box for each offset, and the boxes overlap but for their
-ends. So places are cut into cells, along every axis, where a box begins or ends: within each the
-products of a lag are summed once, and a block adds the cells of its box. Of 27 offsets along three
-axes, 63 lags take the place of 378 pairs. Terms are only added, never taken away again, so a small
-interior between large ends loses no digits. Where boxes are small, and so cells many, patches are
-formed, of a few examples at a time.
+So does `AᵀA`, whose block `(k, k + l)` sums `y[q]ᵀ y[q + l]` over the places `q` that the offset
+`k` sees. Of a stride of 1 these places are a box for each offset, and the boxes overlap but for
+their ends. So places are cut into cells, along every axis, where a box begins or ends: within each
+the products of a lag are summed once, and a block adds the cells of its box. Of 27 offsets along
+three axes, 63 lags take the place of 378 pairs. Terms are only added, never taken away again, so a
+small interior between large ends loses no digits. Where boxes are small, and so cells many, patches
+are formed, of a few examples at a time.
 
 Source: the matrix is that of the covariance method of linear prediction (Makhoul, "Linear
 prediction: a tutorial review", Proc. IEEE 63, 1975), whose blocks along a diagonal differ by their
@@ -148,8 +148,12 @@ def _sizes(n, sizes):
 
 
 def _seen(windows, x):
-    """Return the points of output positions in the padded input, their number along the axes of a
-    lattice, and the places `[k]` that each offset of the kernel sees from there."""
+    """Return the points of output positions, and what the kernel sees from there.
+
+    Returns:
+        `(points, sizes, offsets)`: `Points` in the padded input, their number along the axes of a
+        lattice, and the place `[k]` of each offset from a point on.
+    """
     none = [0] * len(windows.kernel)
     padded, memory = _padded(windows, x, none, none)
     steps = _on_axes(padded)
@@ -199,7 +203,7 @@ def _lagged(windows, x):
 
 
 def _cells(size, k, dilation):
-    """Return where the cells of an axis begin, their sizes, and which offsets see them, `[k, …]`."""
+    """Return where the cells of an axis begin, their sizes, and who of `[k]` sees them."""
     begins = np.arange(k) * dilation
     cuts = np.unique([begins, begins + size])
     first, end = cuts[:-1], cuts[1:]
