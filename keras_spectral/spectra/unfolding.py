@@ -30,7 +30,7 @@ from keras_spectral.spectra.lattice import AXES, LANES, Points, lattice_products
 from keras_spectral.spectra.windows import Windows
 
 CHUNK_NUMBERS = 1_000_000
-"""Examples are padded together to about this many numbers, or one alone."""
+"""Examples are padded, or unfolded, together to about this many numbers, or one alone."""
 
 LAGGED = 2.3
 """Cost of a multiplication of lagged products, in units of one of BLAS with patches, measured."""
@@ -60,10 +60,13 @@ class Unfolding(NamedTuple):
             inputs: List of an array `[n, *d, c]` for each call of the layer.
             own: Boolean array `[n]`, the examples, of which there is one at least.
         """
-        total = 0.0
+        members, total = np.flatnonzero(own), 0.0
         for x in inputs:
-            gram = _lagged if self._overlap(x) else _direct
-            for examples in _chunks(x, own):
+            numbers = math.prod(self.windows.kernel) * math.prod(self.windows.sizes(x))
+            gram, numbers = _direct, numbers * x.shape[-1]
+            if self._overlap(x, len(members)):
+                gram, numbers = _lagged, x[0].size
+            for examples in _chunks(members, numbers):
                 total += gram(self.windows, x[examples])
         return self._by_block(total, inputs[0].shape[-1])
 
@@ -75,20 +78,20 @@ class Unfolding(NamedTuple):
             other: Array `[n, s, o]`.
             own: As in `gram`.
         """
-        total, end = 0.0, 0
+        members, total, end = np.flatnonzero(own), 0.0, 0
         for x in inputs:
             begin, end = end, end + math.prod(self.windows.sizes(x))
-            for examples in _chunks(x, own):
+            for examples in _chunks(members, x[0].size):
                 total += self._product(x[examples], other[examples, begin:end])
         return total
 
-    def _overlap(self, x):
-        """Tell whether lagged products may be used, and are cheaper."""
+    def _overlap(self, x, n):
+        """Tell whether lagged products of so many examples may be used, and are cheaper."""
         if set(self.windows.strides) != {1}:
             return False
         sizes, c = self.windows.sizes(x), x.shape[-1]
         cells = lags = math.prod(2 * k - 1 for k in self.windows.kernel)
-        rows, i = len(x) * math.prod(sizes), math.prod(self.windows.kernel) * c
+        rows, i = n * math.prod(sizes), math.prod(self.windows.kernel) * c
         lagged = LAGGED * c * max(c * lags / 2, LANES) * (rows + OF_A_CELL * cells)
         return lagged < rows * i * (i / 2 + OF_A_COPY)
 
@@ -116,9 +119,8 @@ class Unfolding(NamedTuple):
         return gram[np.ix_(order, order)]
 
 
-def _chunks(x, own):
-    members = np.flatnonzero(own)
-    together = max(1, CHUNK_NUMBERS // max(1, x[0].size))
+def _chunks(members, numbers):
+    together = max(1, CHUNK_NUMBERS // numbers)
     return [members[begin : begin + together] for begin in range(0, len(members), together)]
 
 
@@ -187,28 +189,31 @@ def _lagged(windows, x):
     steps = _on_axes(padded)
     own = steps[-len(kernel) :]
     places, columns = _lags(kernel, dilation, own, c)
-    cells = [
+    first, *others = (
         _cells(size, k, d) for size, k, d in zip(windows.sizes(x), kernel, dilation, strict=True)
-    ]
-    begins, sizes = (
-        np.stack(np.meshgrid(*part, indexing="ij"), axis=-1).reshape(-1, len(kernel))
-        for part in list(zip(*cells, strict=True))[:2]
     )
-    points = Points(memory, (begins + before) @ own, steps)
-    sizes = [_sizes(len(x), size) for size in sizes]
-    blocks = lattice_products(points, points, sizes, np.arange(c), columns)
-    for axis, (_, _, seen) in enumerate(cells):
-        blocks = seen @ blocks.reshape(math.prod(kernel[:axis]), seen.shape[1], -1)
+    blocks = np.zeros((*kernel, c, columns.size * LANES))
+    for begin, size, sees in zip(*first, strict=True):  # not at once, for their memory
+        begins, sizes = (
+            np.stack(np.meshgrid(one, *more, indexing="ij"), axis=-1).reshape(-1, len(kernel))
+            for one, *more in zip([begin, size], *(cells[:2] for cells in others), strict=True)
+        )
+        points = Points(memory, (begins + before) @ own, steps)
+        sizes = [_sizes(len(x), size) for size in sizes]
+        found = lattice_products(points, points, sizes, np.arange(c), columns)
+        for axis, (_, _, seen) in enumerate(others, start=1):
+            found = seen.T @ found.reshape(math.prod(kernel[1:axis]), len(seen), -1)
+        blocks[sees.astype(bool)] += found.reshape(blocks.shape[1:])
     return _whole(blocks.reshape(math.prod(kernel), c, -1), places, kernel)
 
 
 def _cells(size, k, dilation):
-    """Return where the cells of an axis begin, their sizes, and who of `[k]` sees them."""
+    """Return where the cells of an axis begin, their sizes, and which of `[…, k]` see them."""
     begins = np.arange(k) * dilation
     cuts = np.unique([begins, begins + size])
-    first, end = cuts[:-1], cuts[1:]
-    seen = (begins[:, None] <= first) & (end <= begins[:, None] + size)
-    return first, end - first, seen.astype(float)
+    first, end = cuts[:-1, None], cuts[1:, None]
+    seen = (begins <= first) & (end <= begins + size)
+    return first[:, 0], (end - first)[:, 0], seen.astype(float)
 
 
 def _lags(kernel, dilation, steps, c):
