@@ -12,6 +12,7 @@ from keras_spectral.spectra.factor_grams import FactorGrams
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.keeping import kept_by
+from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.pile import Pile
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.stacks import layout_for, stacks_for
@@ -36,13 +37,13 @@ def oracle(a, d, quantity, k):
     return singular_values(matrix, k), np.linalg.norm(matrix)
 
 
-def spectra(steps, mask, method="auto", sizes=(32,)):
+def spectra(steps, mask, method="auto", sizes=(32,), n=None):
     """Return `{(record, weight, quantity, group): (sigma, norm)}` of steps `[[(a, d), …], …]`."""
     pile, found = Pile(), []
-    n = len(steps[0][0][0])
+    n = len(steps[0][0][0]) if n is None else n
     members = np.zeros((n, 0), bool) if mask is None else np.asarray(mask)
     for number, pairs in enumerate(steps):
-        factors = [Factors(tf.constant(a), tf.constant(d)) for a, d in pairs]
+        factors = [Factors(*map(_part, pair)) for pair in pairs]
         named = {("dense", str(j)): factor for j, factor in enumerate(factors)}
         layout = layout_for(named, QUANTITIES, None, method, sizes)
         positions = [factor.positions(q) for factor in factors for q in QUANTITIES[:2]]
@@ -51,6 +52,10 @@ def spectra(steps, mask, method="auto", sizes=(32,)):
         found += pile.add([[head, members, *kept]], layout)
     found += pile.rest()
     return {key: value for part in found for key, value in _by_name(part)}
+
+
+def _part(part):
+    return part if isinstance(part, Patches) else tf.constant(part)
 
 
 def _by_name(part):
@@ -67,7 +72,10 @@ def _rank_bound(part, r, p, group):
 
 
 def assert_equal_to_oracle(a, d, mask, method="auto", sizes=(32,), tolerance=TOLERANCE):
-    found = spectra([[(a, d)], [(2 * a, d)]], mask, method, sizes)
+    assert_spectra(spectra([[(a, d)], [(2 * a, d)]], mask, method, sizes), a, d, mask, tolerance)
+
+
+def assert_spectra(found, a, d, mask, tolerance=TOLERANCE):
     members = [np.arange(len(a))] + ([] if mask is None else [np.flatnonzero(m) for m in mask.T])
     present = [group for group, rows in enumerate(members) if len(rows)]
     assert {key[3] for key in found} == set(present)
@@ -78,6 +86,30 @@ def assert_equal_to_oracle(a, d, mask, method="auto", sizes=(32,), tolerance=TOL
         scale = max(wanted[0], 1e-300)
         assert np.abs(values - wanted).max() <= tolerance * scale, (quantity, rows)
         assert norm == pytest.approx(wanted_norm, rel=1e-9, abs=1e-300)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "kind"),
+    [(IN_THE_THREAD, FactorGrams), (IN_THE_GRAPH, FeatureGrams), (MANY_GROUPS, ExampleSums)],
+)
+def test_patches_have_the_spectra_of_the_matrix_they_stand_for(sizes, kind, transposed):
+    rng = np.random.default_rng(0)
+    calls = [rng.standard_normal((8, 7, length, 4)).astype("f") for length in (6, 5)]
+    patches, doubled = (
+        Patches(tuple(tf.constant(k * x) for x in calls), (3, 2), (1, 1), (1, 1), "same", 1)
+        for k in (1, 2)
+    )
+    rows = patches.rows().numpy()
+    other = rng.standard_normal((*rows.shape[:2], 6)).astype("f")
+    mask = rng.random((8, 60)) < 0.3 if sizes is MANY_GROUPS else np.eye(8, dtype=bool)[:, :3]
+    steps = [[(patches, other)], [(doubled, other)]]
+    if transposed:
+        steps = [[(other, patches)], [(2 * other, patches)]]
+    factors = [Factors(*map(_part, steps[0][0]))]
+    assert {type(stack) for stack in stacks_for(factors, QUANTITIES, "gram", sizes)} == {kind}
+    pair = (other, rows) if transposed else (rows, other)
+    assert_spectra(spectra(steps, mask, "gram", sizes, n=8), *pair, mask)
 
 
 shapes = st.tuples(*(st.integers(1, high) for high in (12, 4, 12, 12)))
