@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_spectral.spectra.eigen import singular_values
 from keras_spectral.spectra.kept_by_group import joined_steps
-from keras_spectral.spectra.kept_factors import KeptStep, n_tensors
+from keras_spectral.spectra.kept_factors import kept_steps, n_tensors
 from keras_spectral.spectra.solved import WHOLE, Solved
 
 CHUNK_BYTES = 32_000_000
@@ -50,7 +50,7 @@ class ExampleSums:
         del masks
         if not self.factors:
             return joined_steps(kept[0])
-        steps = [KeptStep(self.factors, arrays) for arrays in zip(*kept, strict=True)]
+        steps = kept_steps(self.factors, kept)
         return joined_steps([step.products_of_examples(*self.wanted[0]) for step in steps])
 
     def solved(self, condensed, mask):

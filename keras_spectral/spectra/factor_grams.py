@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_spectral.spectra.feature_grams import FeatureGrams
-from keras_spectral.spectra.kept_factors import KeptStep, n_tensors
+from keras_spectral.spectra.kept_factors import kept_steps, n_tensors
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FactorGrams(FeatureGrams):
         Returns:
             float64 array `[r, p, g, d, d]`.
         """
-        steps = [KeptStep(self.factors, arrays) for arrays in zip(*kept, strict=True)]
+        steps = kept_steps(self.factors, kept)
         return np.stack([self._grams(step, mask) for step, mask in zip(steps, masks, strict=True)])
 
     def _grams(self, step, mask):

@@ -43,6 +43,19 @@ def n_tensors(factors):
     return sum(factor.n_tensors for factor in factors)
 
 
+def kept_steps(factors, kept):
+    """Return what each of some steps kept.
+
+    Args:
+        factors: Tuple of `KeptFactor`.
+        kept: For each tensor that a step keeps, a sequence of `r` arrays.
+
+    Returns:
+        List of `r` `KeptStep`.
+    """
+    return [KeptStep(factors, arrays) for arrays in zip(*kept, strict=True)]
+
+
 class KeptStep:
     """What one step kept of some factors.
 
@@ -70,8 +83,7 @@ class KeptStep:
             float64 array `[w, w]` or `[i, o]`.
         """
         if quantity != "gradient":
-            part = self._parts[j, quantity]
-            return part.gram(own)
+            return self._parts[j, quantity].gram(own)
         a, d = (self._parts[j, name] for name in FACTORS)
         if a.unfolding is not None:
             return a.unfolding.product(a.arrays, d.arrays[0], own)

@@ -160,11 +160,10 @@ def _seen(windows, x):
     padded, memory = _padded(windows, x, none, none)
     steps = _on_axes(padded)
     own = steps[-len(windows.kernel) :]
-    strides = np.array([1, *[1] * (AXES - 1 - len(own)), *windows.strides])
     offsets = np.array(list(np.ndindex(windows.kernel)))
     places = offsets * windows.dilation @ own
     sizes = _sizes(len(x), windows.sizes(x))
-    return Points(memory, [0], steps * strides), sizes, places
+    return Points(memory, [0], steps * _sizes(1, windows.strides)), sizes, places
 
 
 def _direct(windows, x):
@@ -203,7 +202,7 @@ def _lagged(windows, x):
         found = lattice_products(points, points, sizes, np.arange(c), columns)
         for axis, (_, _, seen) in enumerate(others, start=1):
             found = seen.T @ found.reshape(math.prod(kernel[1:axis]), len(seen), -1)
-        blocks[sees.astype(bool)] += found.reshape(blocks.shape[1:])
+        blocks[sees] += found.reshape(blocks.shape[1:])
     return _whole(blocks.reshape(math.prod(kernel), c, -1), places, kernel)
 
 
@@ -213,7 +212,7 @@ def _cells(size, k, dilation):
     cuts = np.unique([begins, begins + size])
     first, end = cuts[:-1, None], cuts[1:, None]
     seen = (begins <= first) & (end <= begins + size)
-    return first[:, 0], (end - first)[:, 0], seen.astype(float)
+    return first[:, 0], (end - first)[:, 0], seen
 
 
 def _lags(kernel, dilation, steps, c):
@@ -245,7 +244,7 @@ def _lags(kernel, dilation, steps, c):
 def _whole(blocks, places, kernel):
     """Return `AᵀA [k c, k c]` from the blocks `[k, c, j]` of each offset and its lags."""
     c = blocks.shape[1]
-    offsets = list(itertools.product(*map(range, kernel)))
+    offsets = list(np.ndindex(*kernel))
     half = np.zeros((len(offsets), c, len(offsets), c))
     for k, own in enumerate(offsets):
         lags = np.array(offsets[k:]) - own
