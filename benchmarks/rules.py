@@ -33,8 +33,8 @@ LAYERS = {
     "LSTM 64": (lambda: L.LSTM(64), (100, 116), 16),
     "GRU 64": (lambda: L.GRU(64), (100, 116), 16),
     "Embedding 5000 to 64": (lambda: L.Embedding(5000, 64), (100,), 16),
-    "LayerNormalization (generic)": (lambda: L.LayerNormalization(), (100, 128), 16),
-    "BatchNormalization (generic)": (lambda: L.BatchNormalization(), (32, 32, 16), 16),
+    "LayerNormalization": (lambda: L.LayerNormalization(), (100, 128), 16),
+    "BatchNormalization": (lambda: L.BatchNormalization(), (32, 32, 16), 16),
     "ConvLSTM1D 8 (generic)": (lambda: L.ConvLSTM1D(8, 3), (20, 30, 4), 16),
 }
 """Layer, shape of one input, examples of a batch."""

@@ -16,6 +16,8 @@ A separable one is a depthwise one, whose output `Y [n, s, c m]` is the A of a p
 is `∂L/∂Z`, and that of the depthwise one `∂L/∂Y`.
 """
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -144,5 +146,5 @@ def _channels_last(layer, tensor):
 
 
 def _depthwise_matrices(kernel, gradients):
-    c, m = kernel.shape[-2:]
-    return tf.reshape(gradients, [tf.shape(gradients)[0], -1, c * m])
+    *offsets, c, m = kernel.shape
+    return tf.reshape(gradients, [tf.shape(gradients)[0], math.prod(offsets), c * m])

@@ -64,9 +64,11 @@ class EinsumDenseRule(ProductRule):
         """Return gradients of the kernel as matrices `[n, i, o]`."""
         axes = _axes(layer.equation)
         order = [1 + axes.w.index(letter) for letter in axes.i + axes.o]
-        rows = math.prod(layer.kernel.shape[axes.w.index(letter)] for letter in axes.i)
-        ordered = tf.transpose(gradients, [0, *order])
-        return tf.reshape(ordered, [tf.shape(gradients)[0], rows, -1])
+        i, o = (
+            math.prod(layer.kernel.shape[axes.w.index(letter)] for letter in letters)
+            for letters in (axes.i, axes.o)
+        )
+        return tf.reshape(tf.transpose(gradients, [0, *order]), [tf.shape(gradients)[0], i, o])
 
 
 class _Axes(NamedTuple):

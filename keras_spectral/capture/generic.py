@@ -24,11 +24,12 @@ import tensorflow as tf
 from keras_spectral.capture.rule import (
     Call,
     InWords,
+    Received,
     attributes,
-    losses_kept,
     name_of_call,
     numbered,
     own_variables,
+    state_of,
     unscaled,
 )
 from keras_spectral.spectra.factors import Factors, with_positions
@@ -75,9 +76,10 @@ class GenericRule:
         repeatable = _is_repeatable(layer)
 
         def listening_call(*args, **kwargs):
-            outputs, taped = _taped(call, args, kwargs)
-            again = partial(_repeated, layer, args, kwargs) if repeatable else lambda: taped
-            calls.append(Call((args, kwargs), taped.outputs, again))
+            received = Received(args, kwargs, state_of(layer) if repeatable else [])
+            outputs, taped = _taped(partial(call, *args, **kwargs))
+            again = partial(_repeated, layer, received) if repeatable else lambda: taped
+            calls.append(Call(received, taped.outputs, again))
             return outputs
 
         with attributes(layer, **{called: listening_call}):
@@ -85,19 +87,30 @@ class GenericRule:
 
     def factors(self, layer, calls, adjoints, backward):
         """Return A, Δ and the gradients of every weight."""
-        names, variables = zip(*self.weights(layer), strict=True)
         adjoints = [
             [tf.zeros_like(y) if d is None else d for y, d in zip(call.outputs, own, strict=True)]
             for call, own in zip(calls, adjoints, strict=True)
         ]
-        gradients = _group_gradients(variables, calls, adjoints, backward)
-        inputs = [next(_float_tensors(call.inputs), None) for call in calls]
+        inputs = [call.inputs for call in calls]
+        inputs = [next(_float_tensors((own.args, own.kwargs)), None) for own in inputs]
         activation = _joined(inputs, backward.n)
         adjoint = _joined([unscaled(own[0], backward.scale) for own in adjoints], backward.n)
-        first, *others = gradients
-        factors = [Factors(activation, adjoint, group_gradients=first)]
-        factors += [Factors(None, None, group_gradients=gradient) for gradient in others]
-        return dict(zip(names, factors, strict=True))
+        first, *others = self.gradients(layer, calls, adjoints, backward)
+        factors = [first._replace(activation=activation, adjoint=adjoint), *others]
+        return {name: own for (name, _), own in zip(self.weights(layer), factors, strict=True)}
+
+    def gradients(self, layer, calls, adjoints, backward):
+        """Return `Factors` of every weight, without A and Δ.
+
+        Args:
+            layer: The layer.
+            calls: List of `Call`.
+            adjoints: For each call a list of `∂L/∂output`, in the shapes of its outputs.
+            backward: `Backward`.
+        """
+        variables = [variable for _, variable in self.weights(layer)]
+        found = _group_gradients(variables, calls, adjoints, backward)
+        return [Factors(None, None, group_gradients=own) for own in found]
 
 
 class Taped(NamedTuple):
@@ -112,10 +125,10 @@ class Taped(NamedTuple):
     tape: tf.GradientTape
 
 
-def _taped(call, args, kwargs):
+def _taped(call):
     """Return what a call returns, and the `Taped` call."""
     with tf.GradientTape(persistent=True) as tape:
-        outputs = call(*args, **kwargs)
+        outputs = call()
         if len(list(_float_tensors(outputs))) > 1:
             # One output may depend on another, or be it: Δ is of what goes out by each alone.
             outputs = keras.tree.map_structure(_copied, outputs)
@@ -133,10 +146,9 @@ def _is_repeatable(layer):
     return own and not layer._layers and not layer._seed_generators
 
 
-def _repeated(layer, args, kwargs):
+def _repeated(layer, received):
     """Return the `Taped` call of a layer run again, which changes nothing of it."""
-    with losses_kept(layer), keras.StatelessScope():
-        return _taped(layer, args, kwargs)[1]
+    return _taped(partial(received.run_by, layer))[1]
 
 
 def _group_gradients(variables, calls, adjoints, backward):
@@ -160,20 +172,37 @@ def _group_gradients(variables, calls, adjoints, backward):
         return [tf.reshape(g, shape) for g, shape in zip(found, shapes, strict=True)]
 
     shapes = [_matrix_shape(variable.shape) for variable in variables]
-    types = [tf.float32 if backward.scale is not None else v.value.dtype for v in variables]
 
     def of_all():
         taped = [call.again() for call in calls]
+        types = [_type(variable, backward) for variable in variables]
         return tf.map_fn(lambda mask: of_one(mask, taped), masks, fn_output_signature=types)
 
+    return if_due(backward, of_all, variables, masks.shape[0])
+
+
+def if_due(backward, made, variables, number):
+    """Return what a function makes, or zeros if the step is not recorded.
+
+    Args:
+        backward: `Backward`.
+        made: Function that returns, for each variable, a tensor `[p, …, …]` of gradients.
+        variables: List of variables.
+        number: How many gradients of each there are, `p`.
+    """
+    shapes = [_matrix_shape(variable.shape) for variable in variables]
+
     def none():
-        return [
-            tf.zeros([masks.shape[0], *shape], t) for shape, t in zip(shapes, types, strict=True)
-        ]
+        types = [_type(variable, backward) for variable in variables]
+        return [tf.zeros([number, *shape], t) for shape, t in zip(shapes, types, strict=True)]
 
     # Outside of XLA all this runs in recorded steps only.
-    found = tf.cond(backward.due, of_all, none) if backward.jit else of_all()
-    return [tf.ensure_shape(g, [None, *shape]) for g, shape in zip(found, shapes, strict=True)]
+    found = tf.cond(backward.due, made, none) if backward.jit else made()
+    return [tf.ensure_shape(own, [None, *shape]) for own, shape in zip(found, shapes, strict=True)]
+
+
+def _type(variable, backward):
+    return tf.float32 if backward.scale is not None else variable.value.dtype
 
 
 def _joined(tensors, n):

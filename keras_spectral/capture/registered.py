@@ -17,7 +17,6 @@ import operator
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import keras
@@ -26,33 +25,15 @@ import tensorflow as tf
 from keras_spectral.capture.rule import (
     Call,
     ProductRule,
+    Received,
     attributes,
     numbered,
     own_variables,
+    state_of,
     unscaled,
 )
 from keras_spectral.errors import LayerRuleError
 from keras_spectral.spectra.factors import Factors, in_rows, joined_calls
-
-
-class Received(NamedTuple):
-    """What one call of the layer received.
-
-    Attributes:
-        args: Positional arguments.
-        kwargs: Arguments by name.
-        state: Pairs of each variable that is not trained (a moving average, the state of a random
-            generator) and its value before the call.
-    """
-
-    args: tuple
-    kwargs: dict
-    state: list
-
-    @property
-    def inputs(self):
-        """The first argument."""
-        return next(iter((*self.args, *self.kwargs.values())))
 
 
 class RegisteredRule(ProductRule):
@@ -142,7 +123,7 @@ class RegisteredRule(ProductRule):
 
         def listening_call(*args, **kwargs):
             heard.clear()
-            state = [(v, tf.identity(v.value)) for v in layer.non_trainable_variables]
+            state = state_of(layer)
             outputs = call(*args, **kwargs)
             output = self._one_tensor(outputs) if self.activation is None else self._last(heard)
             calls.append(Call(Received(args, kwargs, state), (output,)))
@@ -162,8 +143,8 @@ class RegisteredRule(ProductRule):
             received: `Received`, with the state to start from. The layer keeps the one it has.
         """
         calls = []
-        with keras.StatelessScope(received.state), self.watched(layer, calls):
-            layer(*received.args, **received.kwargs)
+        with self.watched(layer, calls):
+            received.run_by(layer)
         return calls[0].outputs[0]
 
     def __str__(self):

@@ -10,6 +10,7 @@ from keras_spectral.capture.dense import DenseRule
 from keras_spectral.capture.einsum_dense import EinsumDenseRule
 from keras_spectral.capture.embedding import EmbeddingRule
 from keras_spectral.capture.generic import GenericRule
+from keras_spectral.capture.normalization import NormalizationRule
 from keras_spectral.capture.recurrent import RecurrentRule
 from keras_spectral.capture.registered import RegisteredRule, require_layer_class
 
@@ -22,6 +23,7 @@ RULES = (
     SeparableConvolutionRule(),
     RecurrentRule(),
     EmbeddingRule(),
+    NormalizationRule(),
 )
 """All families. A new one is one file and its entries here."""
 

@@ -3,11 +3,13 @@
 Letters: `n` example, `s` shared position, `i` input feature, `o` output feature.
 """
 
+import math
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import keras
 import tensorflow as tf
 
 from keras_spectral.capture.per_example import example_gradients_of
@@ -28,6 +30,45 @@ class Call:
     inputs: Any
     outputs: tuple
     again: Any = None
+
+
+class Received(NamedTuple):
+    """What one call of a layer received, from which it can be run again.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Arguments by name.
+        state: Pairs of each variable that is not trained (a moving average, the state of a random
+            generator) and its value before the call.
+    """
+
+    args: tuple
+    kwargs: dict
+    state: list
+
+    @property
+    def inputs(self):
+        """The first argument."""
+        return next(iter((*self.args, *self.kwargs.values())))
+
+    def run_by(self, layer, values=()):
+        """Return what the layer returns, which keeps the state that it has.
+
+        Args:
+            layer: The layer.
+            values: Pairs of a variable and the value that it has meanwhile.
+        """
+        with losses_kept(layer), keras.StatelessScope([*self.state, *values]):
+            return layer(*self.args, **self.kwargs)
+
+
+def state_of(layer):
+    """Return pairs of each variable of a layer that is not trained, and its value.
+
+    Args:
+        layer: A built Keras layer.
+    """
+    return [(v, tf.identity(v.value)) for v in layer.non_trainable_variables]
 
 
 class Backward(NamedTuple):
@@ -230,7 +271,8 @@ class ProductRule:
             name: Name of the weight.
             gradients: Tensor `[n, …]`.
         """
-        return tf.reshape(gradients, [tf.shape(gradients)[0], -1, gradients.shape[-1]])
+        *rows, columns = gradients.shape[1:]
+        return tf.reshape(gradients, [tf.shape(gradients)[0], math.prod(rows), columns])
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""

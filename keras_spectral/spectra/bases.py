@@ -27,6 +27,9 @@ DEPENDENT = 1e-10
 ROUNDINGS = 10
 """Roundings of the data's precision by which an energy may be wrong."""
 
+ROUNDINGS_OF_SMALL = 20
+"""Roundings of float64 by which what is done with small matrices may put it wrong besides."""
+
 
 class Bases:
     """The bases of each stack, in variables that outlive a step."""
@@ -90,7 +93,8 @@ def kept_of_subspaces(stack, factors, members, rows, bases):
     followed.assign(True)
     energies = tf.stack([matrix.energies for matrix in matrices])[..., None]
     epsilons = np.array([np.finfo(m.dtype.as_numpy_dtype).eps for m in matrices])
-    roundings = ROUNDINGS * epsilons[:, None, None] * energies
+    parts = ROUNDINGS * epsilons + ROUNDINGS_OF_SMALL * np.finfo(float).eps
+    roundings = parts[:, None, None] * energies
     flat = tf.reshape(grams, [len(matrices), members.shape[1], b * b])
     return tf.concat([flat, energies, roundings], axis=-1)
 
@@ -102,7 +106,7 @@ def _iterated(matrices, old, b):
     independent = lengths > DEPENDENT * lengths[..., -1:]
     scales = tf.where(independent, tf.math.rsqrt(tf.where(independent, lengths, 1.0)), 0.0)
     turns = turns * scales[..., None, :]
-    new, grams = [], []
+    new, grams, overlaps = [], [], []
     for p, (matrix, y) in enumerate(zip(matrices, seen, strict=True)):
         q = tf.cast(tf.matmul(tf.cast(y, tf.float64), turns[p]), y.dtype)
         z = matrix.transposed_times(q)
@@ -111,7 +115,20 @@ def _iterated(matrices, old, b):
         fresh = tf.constant(_random(matrix, 1, b))  # in place of directions that are not there
         new.append(tf.where(alive, z / tf.where(alive, norms, 1.0), fresh))
         grams.append(_gram(z))
-    return new, tf.stack(grams)
+        overlaps.append(_gram(q))
+    return new, _of_orthonormal(tf.stack(grams), tf.stack(overlaps))
+
+
+def _of_orthonormal(grams, overlaps):
+    """Return `ZᵀZ` as of columns `Q (QᵀQ)^(-1/2)`, which are orthonormal up to rounding.
+
+    Where a column of `Y` nearly depends on others, what is made of it has lost digits.
+    """
+    lengths, turns = _eigh(overlaps)
+    there = lengths > 0.5  # 1 but for rounding; 0 where a column was dependent
+    scales = tf.where(there, tf.math.rsqrt(tf.where(there, lengths, 1.0)), 0.0)
+    mend = tf.matmul(turns * scales[..., None, :], turns, transpose_b=True)
+    return tf.matmul(tf.matmul(mend, grams), mend)
 
 
 def _eigh(grams):

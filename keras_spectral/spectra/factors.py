@@ -28,7 +28,8 @@ class Factors(NamedTuple):
         adjoint: Tensor `[n, s, o]` or `Patches`, `∂L/∂Z` of the loss exactly as it was reduced; of
             a layer that is no product `∂L/∂output`, whose positions may be others than those of its
             input.
-        example_gradients: Tensor `[n, i, o]` of per-example gradients from a tape, or `None`.
+        example_gradients: Tensor `[n, i, o]` of per-example gradients, from a tape or where they
+            are vectors, or `None`.
         group_gradients: Tensor `[1 + g, …, …]`, the gradient of the weight as a matrix, through the
             whole batch and through each group, of a layer that is no product. Else `None`, and
             gradients are products of the two factors (or sums over examples).
@@ -83,8 +84,9 @@ class Factors(NamedTuple):
     @property
     def gradient_shape(self):
         """The static shape of a gradient as a matrix."""
-        if self.group_gradients is not None:
-            return tuple(self.group_gradients.shape[-2:])
+        for known in (self.group_gradients, self.example_gradients):
+            if known is not None:
+                return tuple(known.shape[-2:])
         a, d = self.activation, self.adjoint
         if not is_formed(a):
             return a.gradient_shape(_width(d))

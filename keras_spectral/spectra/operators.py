@@ -32,9 +32,10 @@ def operator(factor, quantity, members, rows):
         and `transposed_times` (back again), which take NaN and Inf for 0.
     """
     part = getattr(factor, quantity, None)
-    there = [p for p in (part, factor.activation, factor.group_gradients) if p is not None]
+    given = part, factor.activation, factor.group_gradients, factor.example_gradients
+    first = next(p for p in given if p is not None)
     # In float32 a GPU may multiply with three digits (TensorFloat-32), which no bound reckons with.
-    precise = there[0].dtype == tf.float64 or tf.config.list_physical_devices("GPU")
+    precise = first.dtype == tf.float64 or tf.config.list_physical_devices("GPU")
     dtype = tf.float64 if precise else tf.float32
     if quantity == "gradient":
         return _Formed(tf.cast(gradients(factor, rows, dtype), dtype))

@@ -203,6 +203,11 @@ def _static(positions):
 def _in_graph(factor, quantity, method):
     known = hasattr(getattr(factor, quantity, None), "spectra")
     # A Gram matrix halves the digits: harmless for float32 data in float64, not for float64 data.
-    parts = (factor.activation, factor.adjoint, factor.group_gradients)
+    parts = (
+        factor.activation,
+        factor.adjoint,
+        factor.group_gradients,
+        factor.example_gradients,
+    )
     is_float64 = any(part is not None and part.dtype == tf.float64 for part in parts)
     return known or method == "svd" or (method == "auto" and is_float64)

@@ -137,7 +137,7 @@ LEFT = {
         (5, 4),
         f"{NOT_ITSELF}; seen at 'folded', around it",
     ),
-    "no family": (lambda: L.BatchNormalization(), (4,), ""),
+    "no family": (lambda: L.PReLU(), (4,), ""),
 }
 
 
@@ -293,14 +293,14 @@ def test_the_listing_of_a_small_network_reads_so():
         "  kernel                3×3×4×4                   144  ConvolutionRule",
         "",
         "block0_norm (BatchNormalization)",
-        "  gamma                 4                           4  GenericRule",
-        "  beta                  4                           4  GenericRule",
+        "  gamma                 4                           4  NormalizationRule",
+        "  beta                  4                           4  NormalizationRule",
         "  moving_mean           4                           4  no [1]",
     ]
     assert lines[-8:] == [
         "Captured: 7 of 12 weights, 312 of 330 parameters (94.5 %)",
         "      2 weights           288 parameters  ConvolutionRule",
-        "      4 weights            16 parameters  GenericRule",
+        "      4 weights            16 parameters  NormalizationRule",
         "      1 weight              8 parameters  DenseRule",
         "Not captured: 5 of 12 weights, 18 of 330 parameters (5.5 %)",
         "      4 weights            16 parameters  [1] not trainable",

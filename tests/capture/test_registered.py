@@ -344,13 +344,13 @@ LAYERS = {
     ),
     "GRU": (lambda: L.GRU(3, reset_after=False), [(5, 4)], {"RecurrentRule"}),
     "Bidirectional": (lambda: L.Bidirectional(L.SimpleRNN(2)), [(3, 4)], {"RecurrentRule"}),
-    "LayerNormalization": (lambda: L.LayerNormalization(), [(4, 5)], {"GenericRule"}),
-    "BatchNormalization": (lambda: L.BatchNormalization(), [(5,)], {"GenericRule"}),
+    "LayerNormalization": (lambda: L.LayerNormalization(), [(4, 5)], {"NormalizationRule"}),
+    "BatchNormalization": (lambda: L.BatchNormalization(), [(5,)], {"NormalizationRule"}),
     "attention": (attention, [(4, 5), (3, 5)], {"EinsumDenseRule"}),
     "examples meet": (
         lambda: keras.Sequential([L.Dense(3), L.BatchNormalization(), L.Dense(2), L.Dropout(0.5)]),
         [(5,)],
-        {"DenseRule", "GenericRule"},
+        {"DenseRule", "NormalizationRule"},
     ),
 }
 

@@ -1,0 +1,64 @@
+"""Normalisations: what they return is scaled and shifted last, each by a vector.
+
+Letters: `n` example, `o` feature.
+
+`Y = γ X̂ + β`, whatever X̂ is, so with `D = ∂L/∂Y` the gradients that flow through the rows of an
+example are `Σ D ∘ X̂` and `Σ D`, over all axes but that of the features. X̂ is what the layer returns
+with `γ = 1` and `β = 0`: one forward pass serves all groups, and no backward pass is needed. A and
+Δ are those of the generic rule.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_spectral.capture.generic import GenericRule, if_due
+from keras_spectral.capture.rule import unscaled
+from keras_spectral.spectra.factors import Factors
+
+
+class NormalizationRule(GenericRule):
+    """Captures the normalisations of Keras that have weights."""
+
+    layer_types = (
+        keras.layers.BatchNormalization,
+        keras.layers.GroupNormalization,
+        keras.layers.LayerNormalization,
+        keras.layers.RMSNormalization,
+    )
+    left_to_generic = ("several axes", "half precision")
+
+    def obstacle(self, layer):
+        """Return why this very layer cannot be captured, or `None`."""
+        if len(keras.tree.flatten(layer.axis)) > 1:
+            return "normalises along several axes"
+        if layer.compute_dtype not in ("float32", "float64"):
+            return "computes in half precision, in which X̂ would be rounded"
+        return super().obstacle(layer)
+
+    def gradients(self, layer, calls, adjoints, backward):
+        """Return `Factors` of every weight, without A and Δ."""
+        if backward.example_gradients:
+            return super().gradients(layer, calls, adjoints, backward)
+        weights = [variable for _, variable in self.weights(layer)]
+
+        def made():
+            deltas = [unscaled(delta, backward.scale) for (delta,) in adjoints]
+            each = [_of_examples(layer, weights, *own) for own in zip(calls, deltas, strict=True)]
+            return [tf.add_n(own) for own in zip(*each, strict=True)]
+
+        found = if_due(backward, made, weights, backward.n)
+        return [Factors(None, None, example_gradients=own) for own in found]
+
+
+def _of_examples(layer, weights, call, delta):
+    """Return the gradients `[n, 1, o]` of every weight through the rows of each example."""
+    shift = getattr(layer, "beta", None)
+    neutral = [] if shift is None else [(shift, tf.zeros(shift.shape))]
+    neutral += [(weight, tf.ones(weight.shape)) for weight in weights if weight is not shift]
+    normal = call.inputs.run_by(layer, neutral)
+    (axis,) = (axis % delta.shape.rank for axis in keras.tree.flatten(layer.axis))
+    others = [k for k in range(1, delta.shape.rank) if k != axis]
+    return [
+        tf.reduce_sum(delta if weight is shift else delta * normal, axis=others)[:, None]
+        for weight in weights
+    ]
