@@ -6,11 +6,17 @@ free for the training that goes on beside. Small matrices are solved side by sid
 large ones.
 """
 
+import math
 from ctypes import c_int64, c_void_p
 
 import numpy as np
 
 from keras_spectral.spectra.compiled import compiled
+from keras_spectral.spectra.costs import EIGEN
+from keras_spectral.spectra.workers import pieces, spread
+
+LANES = 16
+"""Matrices that `compiled/eigenvalues.c` solves at a time."""
 
 LARGEST = 128
 """Rows of the largest matrices that it takes; for larger ones LAPACK is as fast."""
@@ -49,16 +55,25 @@ def eigenvalues(matrices):
         zero may come out below zero.
     """
     d = matrices.shape[-1]
-    found = np.empty(matrices.shape[:-1])
-    number = found.size // max(d, 1)
-    many = 0 < d <= min(LARGEST, ROWS_OF_ONE * number - 1)
-    solve = compiled("eigenvalues", c_void_p, c_int64, c_int64, c_void_p) if many else None
-    given = np.ascontiguousarray(matrices)
-    if solve is None or solve(given.ctypes.data, number, d, found.ctypes.data):
-        found = np.linalg.eigvalsh(matrices)
-    else:
-        found.sort(axis=-1)
-    return found[..., ::-1]
+    given = np.ascontiguousarray(matrices).reshape(-1, d, d)
+    many = 0 < d <= min(LARGEST, ROWS_OF_ONE * len(given) - 1)
+    solve, together = (_side_by_side, LANES) if many else (np.linalg.eigvalsh, 1)
+    cost = EIGEN * len(given) * d**3
+    size = together * math.ceil(len(given) / together / pieces(cost))
+    parts = [given[begin : begin + size] for begin in range(0, len(given), size)]
+    found = np.concatenate(spread(solve, parts, cost)) if len(parts) > 1 else solve(given)
+    return found.reshape(matrices.shape[:-1])[..., ::-1]
+
+
+def _side_by_side(matrices):
+    """Return the eigenvalues of matrices `[n, d, d]`, smallest first."""
+    number, d, _ = matrices.shape
+    solve = compiled("eigenvalues", c_void_p, c_int64, c_int64, c_void_p)
+    found = np.empty((number, d))
+    if solve is None or solve(matrices.ctypes.data, number, d, found.ctypes.data):
+        return np.linalg.eigvalsh(matrices)
+    found.sort(axis=-1)
+    return found
 
 
 def root(gram):

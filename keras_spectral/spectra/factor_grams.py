@@ -4,12 +4,14 @@ Letters: `g` group (the whole batch first), `r` record, `p` matrices of a stack,
 group without the whole batch. The same as `feature_grams`, made elsewhere.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from keras_spectral.spectra.feature_grams import FeatureGrams
 from keras_spectral.spectra.kept_factors import kept_steps, n_tensors
+from keras_spectral.spectra.workers import spread
 
 
 @dataclass(frozen=True)
@@ -40,23 +42,36 @@ class FactorGrams(FeatureGrams):
             float64 array `[r, p, g, d, d]`.
         """
         steps = kept_steps(self.factors, kept)
-        return np.stack([self._grams(step, mask) for step, mask in zip(steps, masks, strict=True)])
-
-    def _grams(self, step, mask):
-        found = []
-        for j, quantity in self.wanted:
-            products = _of_all_and_groups(lambda own: step.product(j, quantity, own), mask)  # noqa: B023
-            if quantity == "gradient":
-                turned = products.swapaxes(-1, -2)
-                is_tall = products.shape[1] >= products.shape[2]
-                products = turned @ products if is_tall else products @ turned
-            found.append(products)
-        return np.stack(found)
+        blocks = [_blocks(mask) for mask in masks]
+        matrices = list(itertools.product(zip(steps, blocks, strict=True), self.wanted))
+        parts = [(step, name, own) for (step, block), name in matrices for own in block]
+        products = iter(spread(_product, parts, sum(step.cost for step in steps)))
+        each = [
+            (quantity, list(itertools.islice(products, len(block))), masks.shape[2])
+            for (_, block), (_, quantity) in matrices
+        ]
+        found = spread(_grams, each, len(each) * np.size(each[0][1][0]) ** 1.5)
+        return np.stack(found).reshape(len(masks), len(self.wanted), *found[0].shape)
 
 
-def _of_all_and_groups(part, mask):
-    """Return the parts `[g, …, …]` of the whole batch and of every group; 0 if it has none."""
-    groups = [part(own) if own.any() else 0.0 for own in mask.T]
+def _blocks(mask):
+    """Return the groups `[c, n]`, and before them the whole batch, unless they add up to it."""
     divide = mask.shape[1] > 0 and (mask.sum(axis=1) == 1).all()
-    whole = sum(groups) if divide else part(np.ones(len(mask), bool))
-    return np.stack(np.broadcast_arrays(whole, *groups))
+    return mask.T if divide else np.concatenate([np.ones((1, len(mask)), bool), mask.T])
+
+
+def _product(part):
+    step, name, own = part
+    return step.product(*name, own) if own.any() else 0.0
+
+
+def _grams(products_of_a_matrix):
+    quantity, products, n_groups = products_of_a_matrix
+    if len(products) == n_groups:
+        products = [sum(products), *products]
+    products = np.stack(np.broadcast_arrays(*products))
+    if quantity != "gradient":
+        return products
+    turned = products.swapaxes(-1, -2)
+    is_tall = products.shape[1] >= products.shape[2]
+    return turned @ products if is_tall else products @ turned

@@ -7,11 +7,13 @@ On a CPU NumPy's BLAS takes a fraction of the processor time of TensorFlow's flo
 what is symmetric half, and leaves training its threads.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_spectral.spectra.factors import FACTORS
+from keras_spectral.spectra.workers import spread
 
 CHUNK_NUMBERS = 500_000
 """Of rows, about so many numbers, or those of one example, are in float64 at a time."""
@@ -71,6 +73,11 @@ class KeptStep:
             for f in factors
         }
 
+    @property
+    def cost(self):
+        """Multiplications of the Gram matrices of features, about."""
+        return sum(part.cost for part in self._parts.values())
+
     def product(self, j, quantity, own):
         """Return the Gram matrix of features, or the gradient, through some examples.
 
@@ -107,12 +114,17 @@ class KeptStep:
             left, right = (np.asarray(part.arrays[0], dtype=float) for part in (left, right))
             return left.swapaxes(-1, -2) @ right
         each = np.eye(len(left.arrays[0]), dtype=bool)
-        return np.stack([self.product(j, quantity, own) for own in each])
+        return np.stack(spread(lambda own: self.product(j, quantity, own), each, self.cost))
 
 
 class _Part(NamedTuple):
     unfolding: Any
     arrays: Any
+
+    @property
+    def cost(self):
+        offsets = 1 if self.unfolding is None else math.prod(self.unfolding.windows.kernel)
+        return sum(offsets**2 * array.size * array.shape[-1] for array in self.arrays)
 
     def gram(self, own):
         if self.unfolding is not None:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_spectral.spectra.workers import spread
+
 TOGETHER = 64
 """Records that are solved together: what is done once for all of them costs each little."""
 
@@ -24,6 +26,9 @@ TOGETHER_BYTES = 1_000_000
 
 HANDED_OUT_BYTES = 500_000
 """Spectra are handed out in portions of about this many bytes: each makes a table, which costs."""
+
+OF_A_NUMBER = 50
+"""Multiplications that a number that was kept, or condensed, takes, about."""
 
 
 class SolvedRecords(NamedTuple):
@@ -140,7 +145,10 @@ def _condensed(alike, stacks):
     masks = np.stack(masks).astype(bool)
     left = iter(kept)
     parts = [list(itertools.islice(left, stack.n_kept)) for stack in stacks]
-    arrays = [stack.condensed(own, masks) for stack, own in zip(stacks, parts, strict=True)]
+    cost = OF_A_NUMBER * sum(array.size for arrays in kept for array in arrays)
+    arrays = spread(
+        lambda of: of[0].condensed(of[1], masks), list(zip(stacks, parts, strict=True)), cost
+    )
     return Batch(np.stack(heads), masks, arrays)
 
 
@@ -162,9 +170,14 @@ def _solved(batches, layout):
     norm, residual = np.full((2, *kept.shape), np.nan)
     sigma = np.full((*kept.shape, kept.max()), np.nan)
     for members, mask, *arrays in _together(batches):
-        for stack, array in zip(layout.stacks, arrays, strict=True):
+        of_stacks = spread(
+            lambda of: list(of[0].solved(of[1], mask)),  # noqa: B023
+            list(zip(layout.stacks, arrays, strict=True)),
+            OF_A_NUMBER * sum(array.size for array in arrays),
+        )
+        for stack, of_stack in zip(layout.stacks, of_stacks, strict=True):
             series = np.array([layout.series.index(name) for name in stack.wanted])
-            for solved in stack.solved(array, mask):
+            for solved in of_stack:
                 at = members[solved.records], series[solved.wanted], solved.groups
                 norm[at], residual[at] = solved.norm, solved.residual
                 values = solved.sigma[:, : sigma.shape[-1]]

@@ -11,6 +11,8 @@ take the place of those of size `d`.
 Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share eigenvalues).
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from keras_spectral.spectra.eigen import root, singular_values
 from keras_spectral.spectra.solved import WHOLE, Solved, of_each_matrix
+from keras_spectral.spectra.workers import pieces, spread
 
 CHUNK_BYTES = 32_000_000
 """Blocks that are solved together hold at most about this many bytes: relabelings make many."""
@@ -62,15 +65,24 @@ class RowGrams:
         del masks
         n, s, _ = kept[0][0].shape
         result = np.empty((len(kept[0]), len(kept), n * s, max(n * s, *self.thin)))
-        for p, (factor, width) in enumerate(zip(kept, self.thin, strict=True)):
-            rows = np.empty((len(factor), *factor[0].shape))
-            for place, own in zip(rows, factor, strict=True):
-                place[...] = own
-            rows = rows.reshape(len(rows), n * s, -1)
+
+        def write(of):
+            p, steps = of
+            factor, width = kept[p], self.thin[p]
+            rows = np.empty((len(steps), n, s, factor[0].shape[-1]))
+            for place, r in zip(rows, steps, strict=True):
+                place[...] = factor[r]
+            rows, own = rows.reshape(len(steps), n * s, -1), result[steps[0] : steps[-1] + 1, p]
             if width:
-                result[:, p, :, :width] = rows
+                own[..., :width] = rows
             else:
-                np.matmul(rows, rows.swapaxes(-1, -2), out=result[:, p, :, : n * s])
+                np.matmul(rows, rows.swapaxes(-1, -2), out=own[..., : n * s])
+
+        cost = sum(n * s * len(factor) * factor[0].size for factor in kept)
+        steps = range(len(kept[0]))
+        size = math.ceil(len(steps) / pieces(cost))
+        parts = [steps[begin : begin + size] for begin in steps[::size]]
+        spread(write, list(itertools.product(range(len(kept)), parts)), cost)
         return result
 
     def solved(self, condensed, mask):
@@ -80,15 +92,22 @@ class RowGrams:
             condensed: float64 array `[r, p, n s, max(n s, w)]`.
             mask: Boolean array `[r, n, g]`.
 
-        Yields:
-            `Solved`.
+        Returns:
+            Iterator of `Solved`.
         """
-        for blocks, groups in self._blocks(condensed, mask):
-            for names, gram in self._grams(blocks):
-                wanted = np.array([self.wanted.index(name) for name in names])
-                places = of_each_matrix(wanted, blocks.records, groups)
-                sigma, norm = singular_values(gram)
-                yield Solved(*places, sigma.reshape(-1, sigma.shape[-1]), norm.reshape(-1))
+        blocks = list(self._blocks(condensed, mask))
+        cost = condensed.size * condensed.shape[2]
+        return itertools.chain.from_iterable(spread(self._solved, blocks, cost))
+
+    def _solved(self, blocks_and_groups):
+        blocks, groups = blocks_and_groups
+        found = []
+        for names, gram in self._grams(blocks):
+            wanted = np.array([self.wanted.index(name) for name in names])
+            places = of_each_matrix(wanted, blocks.records, groups)
+            sigma, norm = singular_values(gram)
+            found.append(Solved(*places, sigma.reshape(-1, sigma.shape[-1]), norm.reshape(-1)))
+        return found
 
     def _blocks(self, kept, mask):
         records = np.arange(len(kept))
