@@ -5,7 +5,9 @@ import platform
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
+import threadpoolctl
 
 import keras_spectral as ks
 
@@ -23,6 +25,7 @@ def machine():
         [
             f"{os.cpu_count()} CPU cores ({_processor()})",
             f"Python {platform.python_version()}",
+            f"NumPy {np.__version__} ({_blas()})",
             f"TensorFlow {tf.__version__} (TF_ENABLE_ONEDNN_OPTS {onednn})",
             f"Keras {keras.__version__}",
             f"keras_spectral {ks.__version__}",
@@ -36,3 +39,11 @@ def _processor():
     flags = information.read_text().split() if information.exists() else []
     widest = next((name for name in ("avx512f", "avx2") if name in flags), None)
     return ", ".join(filter(None, (platform.machine(), widest)))
+
+
+def _blas():
+    """Return which products NumPy uses, and for which processor they were written."""
+    loaded = threadpoolctl.threadpool_info()
+    own = [one for one in loaded if one["user_api"] == "blas" and "numpy" in one["filepath"]]
+    known = [one.get(key) for one in own for key in ("internal_api", "version", "architecture")]
+    return " ".join(filter(None, known)) or "products unknown"

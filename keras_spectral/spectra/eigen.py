@@ -55,12 +55,13 @@ def eigenvalues(matrices):
         zero may come out below zero.
     """
     d = matrices.shape[-1]
-    given = np.ascontiguousarray(matrices).reshape(-1, d, d)
-    many = 0 < d <= min(LARGEST, ROWS_OF_ONE * len(given) - 1)
+    number = math.prod(matrices.shape[:-2])
+    given = np.ascontiguousarray(matrices).reshape(number, d, d)
+    many = 0 < d <= min(LARGEST, ROWS_OF_ONE * number - 1)
     solve, together = (_side_by_side, LANES) if many else (np.linalg.eigvalsh, 1)
-    cost = EIGEN * len(given) * d**3
-    size = together * math.ceil(len(given) / together / pieces(cost))
-    parts = [given[begin : begin + size] for begin in range(0, len(given), size)]
+    cost = EIGEN * number * d**3
+    size = together * max(1, math.ceil(number / together / pieces(cost)))
+    parts = [given[begin : begin + size] for begin in range(0, number, size)]
     found = np.concatenate(spread(solve, parts, cost)) if len(parts) > 1 else solve(given)
     return found.reshape(matrices.shape[:-1])[..., ::-1]
 

@@ -98,3 +98,8 @@ def test_a_matrix_with_nan_has_a_spectrum_of_nan_and_its_neighbours_have_theirs(
     assert np.isnan(sigma[1]).all()
     assert np.isnan(norm[1])
     np.testing.assert_array_equal(sigma[[0, 2]], want[[0, 2]])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 3), (2, 0, 0), (0, 0, 0), (2, 0, 200, 200)])
+def test_no_matrices_and_empty_ones(shape):
+    assert eigenvalues(np.zeros(shape)).shape == shape[:-1]
