@@ -6,6 +6,7 @@ eigenvalue problem the cube of its size. `Constants` turns counts into time on o
 
 import math
 import timeit
+import unittest.mock
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 import threadpoolctl
 
 from keras_spectral.settings import QUANTITIES
+from keras_spectral.spectra import workers
 from keras_spectral.spectra.eigen import LARGEST, eigenvalues
 from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factor_grams import FactorGrams
@@ -87,9 +89,10 @@ def work_of(weights, examples, groups):
                 _add_rows(work, stack, factors, sizes)
             else:
                 _add_features(work, stack, factors, sizes)
-            if isinstance(stack, FactorGrams):
-                kept = [factors[j].positions(q) * factors[j].width(q) for j, q in stack.factors]
-                work.kept += 4 * examples * sum(kept)
+            if isinstance(stack, FactorGrams | ExampleSums):
+                own = [(factors[kept.weight], kept.name) for kept in stack.factors]
+                numbers = sum(factor.positions(name) * factor.width(name) for factor, name in own)
+                work.kept += 4 * examples * numbers
     return work
 
 
@@ -120,7 +123,7 @@ def _add_rows(work, stack, factors, sizes):
 
 
 def _add_features(work, stack, factors, sizes):
-    by_example, in_thread = (isinstance(stack, kind) for kind in (ExampleSums, FactorGrams))
+    by_example, in_thread = isinstance(stack, ExampleSums), bool(getattr(stack, "factors", ()))
     for j, quantity in stack.wanted:
         work.sides.setdefault(quantity, set()).add("examples" if by_example else "features")
         positions, d = factors[j].positions(quantity), factors[j].width(quantity)
@@ -129,11 +132,12 @@ def _add_features(work, stack, factors, sizes):
         products = sizes[0] * positions * i * o  # groups divide it
         square = len(sizes) * d * d * max(i, o) if is_gradient else 0
         work.condensed += 8 * (sizes[0] * i * o if by_example else len(sizes) * d * d)
+        sums = sizes[0] * len(sizes) * i * o if by_example else 0
         if in_thread:
-            work.in_thread += products + square
+            work.in_thread += products + sums + square
         elif by_example:
             work.in_graph += products
-            work.in_thread += sizes[0] * len(sizes) * i * o + square
+            work.in_thread += sums + square
             work.kept += 8 * sizes[0] * i * o
         else:
             work.in_graph += products + square
@@ -180,7 +184,10 @@ def measured_constants():
     tensor = tf.constant(rows)
     in_graph = _seconds(lambda: tf.matmul(tensor, tensor, transpose_a=True).numpy()) / count
     eigen, product = {}, {}
-    with threadpoolctl.threadpool_limits(1, "blas"):
+    with (
+        threadpoolctl.threadpool_limits(1, "blas"),
+        unittest.mock.patch.object(workers, "number", return_value=1),
+    ):
         in_thread = _seconds(lambda: rows @ rows.swapaxes(-1, -2)) / (rows.size * rows.shape[-2])
         for d in EIGENVALUE_SIZES:
             number = SIDE_BY_SIDE if d <= LARGEST else 1

@@ -485,7 +485,7 @@ reaches below zero, looking is lost in the noise of plain steps.
 
 *Counted* is arithmetic: the multiplications of what the library chooses to do
 (`benchmarks/counting.py`), times the constants measured below, one after the other. Looking takes
-less where a core is free, as the thread works beside training, and more where operations are many
+less where cores are free, as threads work beside training, and more where operations are many
 or wait for memory, which is not counted. The points below as a table to compute with:
 [scale.csv](scale.csv).
 
