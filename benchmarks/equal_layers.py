@@ -18,6 +18,7 @@ import numpy as np
 import keras_spectral as ks
 from benchmarks.memory import peak_resident
 from benchmarks.training import MEMORY_EPOCHS, last_number
+from benchmarks.untuned import fit
 
 PLAIN, WATCHED = "plain", "watched"
 
@@ -94,7 +95,7 @@ def trainer(size, case):
         extra = {"groups": groups} if watched else {}
         epoch = _Epoch()
         options = {"batch_size": size.examples, "shuffle": False, "verbose": 0}
-        model.fit(x, y, callbacks=[epoch], **options, **extra)
+        fit(model, x, y, callbacks=[epoch], **options, **extra)
         return (time.perf_counter() - epoch.begin) * size.examples / len(x) * 1e3
 
     return train
