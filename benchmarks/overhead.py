@@ -256,9 +256,9 @@ repeats, ticks the targets](images/overhead.png)
 Two groups and `all`, three quantities, networks on random data of real shapes
 (`benchmarks/workloads.py`). Medians over repeats of an epoch, in which the cases take turns. The
 ratio to plain is taken within each repeat; *middle half* is its spread, *fastest* the ratio of the
-fastest repeats, which other load on the machine disturbs least. tf.data tunes nothing meanwhile: the
-end of a `fit`, plain or not, may wait for that as long as all of it took (`benchmarks/untuned.py`).
-The same as a table to compute with: [overhead.csv](overhead.csv).
+fastest repeats, which other load on the machine disturbs least. tf.data tunes nothing meanwhile:
+the end of a `fit`, plain or not, may wait for that as long as all of it took
+(`benchmarks/untuned.py`). The same as a table to compute with: [overhead.csv](overhead.csv).
 
 {table}
 
