@@ -6,16 +6,14 @@ eigenvalue problem the cube of its size. `Constants` turns counts into time on o
 
 import math
 import timeit
-import unittest.mock
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
-import threadpoolctl
 
+from benchmarks.one_core import one_core
 from keras_spectral.settings import QUANTITIES
-from keras_spectral.spectra import workers
 from keras_spectral.spectra.eigen import LARGEST, eigenvalues
 from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factor_grams import FactorGrams
@@ -184,10 +182,7 @@ def measured_constants():
     tensor = tf.constant(rows)
     in_graph = _seconds(lambda: tf.matmul(tensor, tensor, transpose_a=True).numpy()) / count
     eigen, product = {}, {}
-    with (
-        threadpoolctl.threadpool_limits(1, "blas"),
-        unittest.mock.patch.object(workers, "number", return_value=1),
-    ):
+    with one_core():
         in_thread = _seconds(lambda: rows @ rows.swapaxes(-1, -2)) / (rows.size * rows.shape[-2])
         for d in EIGENVALUE_SIZES:
             number = SIDE_BY_SIDE if d <= LARGEST else 1

@@ -12,16 +12,15 @@ import os
 import statistics
 import time
 import timeit
-import unittest.mock
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import threadpoolctl
 
 import keras_spectral as ks
+from benchmarks.one_core import one_core
 from benchmarks.page import machine, table
 from benchmarks.training import (
     ALWAYS,
@@ -35,7 +34,6 @@ from benchmarks.training import (
 )
 from benchmarks.workloads import WORKLOADS
 from keras_spectral.solver import _thread
-from keras_spectral.spectra import workers
 from keras_spectral.spectra.eigen import eigenvalues
 
 TOGETHER = 8
@@ -133,7 +131,7 @@ def profile_row(name, times):
     """
     steps = WORKLOADS[name].steps
     plain, _ = _processor(trainer(WORKLOADS[name], CASES[PLAIN], steps), steps)
-    with unittest.mock.patch.object(workers, "number", return_value=1):  # whose clock can be read
+    with one_core():  # whose clock can be read
         recorded, thread = _processor(trainer(WORKLOADS[name], CASES[ALWAYS], steps), steps)
     number, largest, solving, longest = _eigenvalues_of(name)
     elapsed = statistics.median(times[PLAIN])
@@ -171,10 +169,7 @@ def _eigenvalues_of(name):
     sizes = Counter(model.spectral_log.rows["rank_bound"])
     rng = np.random.default_rng(0)
     one = {}
-    with (
-        threadpoolctl.threadpool_limits(1, "blas"),
-        unittest.mock.patch.object(workers, "number", return_value=1),
-    ):
+    with one_core():
         for d, number in sizes.items():
             rows = rng.standard_normal((min(number, TOGETHER), d, d))
             grams = rows @ rows.swapaxes(-1, -2)

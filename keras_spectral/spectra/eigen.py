@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_spectral.spectra.compiled import compiled
 from keras_spectral.spectra.costs import EIGEN
-from keras_spectral.spectra.workers import pieces, spread
+from keras_spectral.spectra.workers import cut, spread
 
 LANES = 16
 """Matrices that `compiled/eigenvalues.c` solves at a time."""
@@ -60,8 +60,7 @@ def eigenvalues(matrices):
     many = 0 < d <= min(LARGEST, ROWS_OF_ONE * number - 1)
     solve, together = (_side_by_side, LANES) if many else (np.linalg.eigvalsh, 1)
     cost = EIGEN * number * d**3
-    size = together * max(1, math.ceil(number / together / pieces(cost)))
-    parts = [given[begin : begin + size] for begin in range(0, number, size)]
+    parts = [given[part] for part in cut(number, cost, together)]
     found = np.concatenate(spread(solve, parts, cost)) if len(parts) > 1 else solve(given)
     return found.reshape(matrices.shape[:-1])[..., ::-1]
 

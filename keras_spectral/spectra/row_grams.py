@@ -12,7 +12,6 @@ Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share
 """
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from keras_spectral.spectra.eigen import root, singular_values
 from keras_spectral.spectra.solved import WHOLE, Solved, of_each_matrix
-from keras_spectral.spectra.workers import pieces, spread
+from keras_spectral.spectra.workers import cut, spread
 
 CHUNK_BYTES = 32_000_000
 """Blocks that are solved together hold at most about this many bytes: relabelings make many."""
@@ -68,21 +67,19 @@ class RowGrams:
 
         def write(of):
             p, steps = of
-            factor, width = kept[p], self.thin[p]
-            rows = np.empty((len(steps), n, s, factor[0].shape[-1]))
-            for place, r in zip(rows, steps, strict=True):
-                place[...] = factor[r]
-            rows, own = rows.reshape(len(steps), n * s, -1), result[steps[0] : steps[-1] + 1, p]
+            factor, width, own = kept[p][steps], self.thin[p], result[steps, p]
+            rows = np.empty((len(factor), *factor[0].shape))
+            for place, array in zip(rows, factor, strict=True):
+                place[...] = array
+            rows = rows.reshape(len(factor), n * s, -1)
             if width:
                 own[..., :width] = rows
             else:
                 np.matmul(rows, rows.swapaxes(-1, -2), out=own[..., : n * s])
 
         cost = sum(n * s * len(factor) * factor[0].size for factor in kept)
-        steps = range(len(kept[0]))
-        size = math.ceil(len(steps) / pieces(cost))
-        parts = [steps[begin : begin + size] for begin in steps[::size]]
-        spread(write, list(itertools.product(range(len(kept)), parts)), cost)
+        each = list(itertools.product(range(len(kept)), cut(len(kept[0]), cost)))
+        spread(write, each, cost)
         return result
 
     def solved(self, condensed, mask):

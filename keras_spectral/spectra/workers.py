@@ -8,6 +8,7 @@ executor of the standard library knows nothing: its threads would wait for each 
 """
 
 import functools
+import math
 import os
 import threading
 
@@ -34,17 +35,24 @@ def spread(work, items, cost):
     Raises:
         Exception: What the function raised, of the first such item.
     """
-    if len(items) < 2 or pieces(cost) < 2:
+    if len(items) < 2 or _pieces(cost) < 2:
         return [work(item) for item in items]
     return _crew(os.getpid()).share(work, items)
 
 
-def pieces(cost):
-    """Return into how many pieces it is worth to cut some work.
+def cut(n, cost, unit=1):
+    """Return slices of some items that are alike, as many as are worth a thread each.
 
     Args:
-        cost: Multiplications that all of it takes, about.
+        n: Number of items.
+        cost: Multiplications that all of them take, about.
+        unit: Items that are best done together: every slice but the last has a multiple of them.
     """
+    size = unit * max(1, math.ceil(n / unit / _pieces(cost)))
+    return [slice(begin, begin + size) for begin in range(0, n, size)]
+
+
+def _pieces(cost):
     n = number()
     return 1 if n < 2 else int(max(1, min(PIECES * n, cost // WORTH_HANDING_OVER)))
 
