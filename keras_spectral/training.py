@@ -5,25 +5,31 @@
 as Keras does it, then the record.
 """
 
-import inspect
 import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_spectral.batches import Grouped, grouped_dataset, ungrouped
+from keras_spectral.arguments import (
+    batch_size,
+    bound,
+    callbacks_of,
+    with_clock,
+    with_mask,
+    without_mask,
+)
+from keras_spectral.batches import ungrouped
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import watched_sites
 from keras_spectral.capture.tape import WatchedForward
 from keras_spectral.clock import Clock
-from keras_spectral.errors import GroupsError, SettingsError
+from keras_spectral.errors import SettingsError
 from keras_spectral.introspection import introspect
 from keras_spectral.logger import CAPACITY, SpectralLogger, require_one_replica
 from keras_spectral.provenance import provenance
 from keras_spectral.settings import Spectra
-from keras_spectral.spectra.groups import Membership
 
 
 class SpectralTraining:
@@ -86,15 +92,15 @@ class SpectralTraining:
             GroupsError: If `groups` does not fit `x`.
             RecordingError: If training is distributed over several replicas.
         """
-        arguments = _bound(keras.Model.fit, self, x, y, *args, **kwargs)
-        arguments, membership = _with_mask(arguments, groups, self.spectral_logger is not None)
-        arguments["validation_data"] = _without_mask(arguments.get("validation_data"))
+        arguments = bound(keras.Model.fit, self, x, y, *args, **kwargs)
+        arguments, membership = with_mask(arguments, groups, self.spectral_logger is not None)
+        arguments["validation_data"] = without_mask(arguments.get("validation_data"))
         if self.spectral_logger is None:
             return super().fit(**arguments)
         require_one_replica(self.distribute_strategy)
-        self.spectral_logger.begin(membership, _batch_size(arguments))
-        callbacks = _callbacks(arguments.get("callbacks"))
-        arguments["callbacks"] = _with_clock(
+        self.spectral_logger.begin(membership, batch_size(arguments))
+        callbacks = callbacks_of(arguments.get("callbacks"))
+        arguments["callbacks"] = with_clock(
             arguments.get("callbacks"), Clock(self.spectral_logger), self
         )
         log = self.spectral_logger.result()
@@ -125,8 +131,8 @@ class SpectralTraining:
         Raises:
             GroupsError: If `groups` does not fit `x`.
         """
-        arguments = _bound(keras.Model.evaluate, self, x, y, *args, **kwargs)
-        plain, membership = _with_mask(arguments, groups, False)
+        arguments = bound(keras.Model.evaluate, self, x, y, *args, **kwargs)
+        plain, membership = with_mask(arguments, groups, False)
         result = super().evaluate(**plain)
         if membership.names and self.spectral_logger is not None:
             self.evaluation_log = introspect(
@@ -295,61 +301,3 @@ def n_examples(x):
         Scalar integer tensor.
     """
     return tf.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
-
-
-def _bound(method, *args, **kwargs):
-    arguments = inspect.signature(method).bind(*args, **kwargs).arguments
-    extra = arguments.pop("kwargs", {})
-    return {name: value for name, value in arguments.items() if name != "self"} | extra
-
-
-def _with_mask(arguments, groups, keep):
-    x = arguments.get("x")
-    if isinstance(x, tf.data.Dataset):
-        if groups is not None:
-            raise GroupsError(
-                "`groups` must travel inside a tf.data.Dataset. Received: groups beside a dataset. "
-                "Try `fit(keras_spectral.with_groups(dataset, groups))`."
-            )
-        dataset, membership = grouped_dataset(x)
-    elif groups is None:
-        return arguments, Membership.of(None)
-    else:
-        leaves = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
-        if not leaves:
-            raise GroupsError(
-                "`groups` must come with arrays as `x`, or inside a tf.data.Dataset. "
-                f"Received: x of type {type(x).__name__}. Try `keras_spectral.with_groups`."
-            )
-        membership = Membership.of(groups, n=leaves[0].shape[0])
-        dataset = Grouped(x, membership.mask.astype("uint8")) if keep else x
-    if not keep and isinstance(dataset, tf.data.Dataset) and membership.names:
-        dataset = dataset.map(lambda grouped, *rest: (grouped.x, *rest))
-    return {**arguments, "x": dataset}, membership
-
-
-def _batch_size(arguments):
-    x = arguments.get("x")
-    if not isinstance(x, tf.data.Dataset):
-        return arguments.get("batch_size")
-    return keras.tree.flatten(x.element_spec)[0].shape[:1].as_list()[0]
-
-
-def _callbacks(given):
-    if isinstance(given, keras.callbacks.CallbackList):
-        return list(given.callbacks)
-    return [callback for callback in keras.tree.flatten(given) if callback is not None]
-
-
-def _with_clock(given, clock, model):
-    if isinstance(given, keras.callbacks.CallbackList):
-        clock.set_model(model)
-        given.callbacks.insert(0, clock)
-        return given
-    return [clock, *_callbacks(given)]
-
-
-def _without_mask(validation_data):
-    if not isinstance(validation_data, tf.data.Dataset):
-        return validation_data
-    return _with_mask({"x": validation_data}, None, keep=False)[0]["x"]

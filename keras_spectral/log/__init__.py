@@ -1,5 +1,6 @@
 """What was recorded: the table, its summaries, and its files. Needs no TensorFlow."""
 
-from keras_spectral.log.spectral_log import SpectralLog, read_log
+from keras_spectral.log.reading import read_log
+from keras_spectral.log.spectral_log import SpectralLog
 
 __all__ = ["SpectralLog", "read_log"]

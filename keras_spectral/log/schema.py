@@ -44,3 +44,24 @@ def require_run_labels(labels):
             "`run` must use labels that are no columns of a log. "
             f"Received: run={dict(labels)}, with {taken}. Try other names, such as `fold`."
         )
+
+
+def require_unique_keys(rows):
+    """Raise if two rows have the same keys.
+
+    Args:
+        rows: DataFrame of keys and facts.
+
+    Raises:
+        LogError: If they have.
+    """
+    keys = [column for column in rows if column not in ALL_FACTS]
+    duplicate = rows.duplicated(keys)
+    if duplicate.any():
+        first = rows.loc[duplicate.idxmax(), keys].to_dict()
+        raise LogError(
+            "A log must hold each (run, epoch, step, layer, weight, quantity, group) once. "
+            f"Received: {int(duplicate.sum())} repeated rows, the first being {first}. Were "
+            "several runs mixed? Try `SpectralLog.concat({'run name': log, …})`, or "
+            "`SpectralCSVLogger(path, run=…)` when recording."
+        )

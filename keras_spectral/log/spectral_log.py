@@ -20,6 +20,7 @@ from keras_spectral.log.schema import (
     RELABELING_KEYS,
     RESIDUAL,
     require_run_labels,
+    require_unique_keys,
     sigma_columns,
 )
 from keras_spectral.log.spool import Spool
@@ -85,7 +86,7 @@ class SpectralLog:
         for log in logs:
             result.append(log)
         result.provenance = {"runs": {run: log.provenance for log in logs for run in log.runs}}
-        result._require_unique_keys()
+        require_unique_keys(result.rows)
         return result
 
     def with_run(self, run):
@@ -333,45 +334,6 @@ class SpectralLog:
                 f"The log holds {_shortened(self._distinct(key))}."
             )
         return rows[key].isin(values).to_numpy()
-
-    def _require_unique_keys(self):
-        keys = [column for column in self.rows if column not in ALL_FACTS]
-        duplicate = self.rows.duplicated(keys)
-        if duplicate.any():
-            first = self.rows.loc[duplicate.idxmax(), keys].to_dict()
-            raise LogError(
-                "A log must hold each (run, epoch, step, layer, weight, quantity, group) once. "
-                f"Received: {int(duplicate.sum())} repeated rows, the first being {first}. Were "
-                "several runs mixed? Try `SpectralLog.concat({'run name': log, …})`, or "
-                "`SpectralCSVLogger(path, run=…)` when recording."
-            )
-
-
-def read_log(path):
-    """Read a log that was written by `to_csv`, `to_parquet` or `SpectralCSVLogger`.
-
-    Args:
-        path: The `.csv`, `.csv.gz` or `.parquet` file. Relabelings and provenance are read from the
-            files beside it, if they are there.
-
-    Returns:
-        A `SpectralLog` equal to the written one, value for value.
-
-    Raises:
-        LogError: If the file is missing, has another schema, is cut off, or mixes runs.
-
-    Example:
-        >>> read_log("nowhere.csv")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        keras_spectral.errors.LogError: `path` must be a log file. Received: nowhere.csv, ...
-    """
-    path = Path(path)
-    table = files.read_table(path)
-    columns = [column for column in table if column.startswith("sigma_")]
-    rows, sigma = table.drop(columns=columns), table[columns].to_numpy(dtype=float)
-    log = SpectralLog(rows, sigma, files.read_relabelings(path), files.read_provenance(path))
-    log._require_unique_keys()
-    return log
 
 
 def _length(row, values):
