@@ -33,7 +33,7 @@ from benchmarks.training import (
     trainer,
 )
 from benchmarks.workloads import WORKLOADS
-from keras_spectral.solver import _thread
+from keras_spectral.solver import solving_thread
 from keras_spectral.spectra.eigen import eigenvalues
 
 TOGETHER = 8
@@ -152,7 +152,7 @@ def _processor(train, steps):
 
 
 def _clocks():
-    solver = _thread(os.getpid()).submit(time.thread_time).result()
+    solver = solving_thread(os.getpid()).submit(time.thread_time).result()
     return np.array([time.process_time(), solver])
 
 
@@ -305,6 +305,10 @@ activations of first layers. Deeper layers, adjoints and gradients have spectra 
 
 Where training keeps every core busy there is nowhere to hide work, and a thread that delays one of
 two cores delays both, since each operation of training waits for its slower half.
+
+The products of the thread are those of NumPy's BLAS, and its kernels are named above. OpenBLAS may
+take those of an older processor: of Haswell on one by AMD that has AVX-512 (`avx512f`). There the
+environment variable `OPENBLAS_CORETYPE=SkylakeX` makes products faster.
 
 What a layer of each kind costs by itself: [benchmarks-rules.md](benchmarks-rules.md).
 """

@@ -68,7 +68,7 @@ class Solver:
         return len(self._jobs) > 1 and sum(size for size, _ in self._jobs) > BACKLOG_BYTES
 
     def _submit(self, n_bytes, job, membership):
-        self._jobs.append((n_bytes, _thread(os.getpid()).submit(_logs, job, membership)))
+        self._jobs.append((n_bytes, solving_thread(os.getpid()).submit(_logs, job, membership)))
 
 
 def _logs(job, membership):
@@ -87,8 +87,12 @@ def _log(found, membership):
 
 
 @functools.cache
-def _thread(pid):
-    """Return the one thread of a process: the limit of BLAS threads is the process' too."""
+def solving_thread(pid):
+    """Return the executor of the one thread of a process, as the limit of BLAS threads is its too.
+
+    Args:
+        pid: The process' number.
+    """
     del pid  # a fork has no threads and needs its own
     return ThreadPoolExecutor(1, "keras_spectral")
 
