@@ -231,7 +231,7 @@ Assumed: `c` = {reducing:g}, `T` = {step_seconds:g} s, {cores} idle cores of all
 
 {turns}
 
-*One core* is the single thread of today, at `ρ` = 1. Looking at one block in turn divides what a
+*One core* is a host on which one is idle, at `ρ` = 1. Looking at one block in turn divides what a
 recorded step needs, and its bytes, by {layers}, and each block is seen as often as before: instead
 of all of width {width} every {in_turns:.0f} steps, one block every {one_block:.0f}.
 
@@ -275,7 +275,7 @@ GPU, was many times slower than Gram matrices solved there
    never chosen, it would be {gathered:.0f} GB.
 3. *Sizes*: `spectra/costs.py` has to choose by the examples of all replicas.
 4. *A queue on each host*, of its layers, and as many threads that solve as there are idle cores.
-   Today there is one.
+   Today there are eight at most (`spectra/workers.py`).
 5. *Schedules by layer*: `Spectra.every` is one for all layers.
 6. *Triangles*: Gram matrices are symmetric; half of their bytes would do.
 """

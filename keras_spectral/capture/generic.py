@@ -31,6 +31,7 @@ from keras_spectral.capture.rule import (
     own_variables,
     state_of,
     unscaled,
+    unscaled_type,
 )
 from keras_spectral.spectra.factors import Factors, with_positions
 
@@ -202,7 +203,8 @@ def if_due(backward, made, variables, number):
 
 
 def _type(variable, backward):
-    return tf.float32 if backward.scale is not None else variable.value.dtype
+    own = variable.value.dtype
+    return own if backward.scale is None else unscaled_type(own)
 
 
 def _joined(tensors, n):

@@ -25,10 +25,19 @@ class NormalizationRule(GenericRule):
         keras.layers.LayerNormalization,
         keras.layers.RMSNormalization,
     )
-    left_to_generic = ("several axes", "half precision")
+    left_to_generic = (
+        "several axes",
+        "half precision",
+        "of RMSNormalization another axis than the last",
+        "subclasses",
+    )
 
     def obstacle(self, layer):
         """Return why this very layer cannot be captured, or `None`."""
+        if type(layer) not in self.layer_types:
+            return "a subclass, which may not compute the same again"
+        if isinstance(layer, keras.layers.RMSNormalization) and [-1] != layer.axis:
+            return "scales the last axis, and normalises along another"
         if len(keras.tree.flatten(layer.axis)) > 1:
             return "normalises along several axes"
         if layer.compute_dtype not in ("float32", "float64"):

@@ -233,7 +233,17 @@ def unscaled(adjoint, scale):
     if scale is None:
         return adjoint
     # float16 holds the scaled adjoint well and the unscaled one badly: widen first.
-    return tf.cast(adjoint, tf.float32) / tf.cast(scale, tf.float32)
+    wide = unscaled_type(adjoint.dtype)
+    return tf.cast(adjoint, wide) / tf.cast(scale, wide)
+
+
+def unscaled_type(dtype):
+    """Return the type of what was scaled: at least float32.
+
+    Args:
+        dtype: The type that it had before.
+    """
+    return tf.float64 if dtype == tf.float64 else tf.float32
 
 
 class ProductRule:

@@ -69,9 +69,15 @@ def _side_by_side(matrices):
     """Return the eigenvalues of matrices `[n, d, d]`, smallest first."""
     number, d, _ = matrices.shape
     solve = compiled("eigenvalues", c_void_p, c_int64, c_int64, c_void_p)
-    found = np.empty((number, d))
-    if solve is None or solve(matrices.ctypes.data, number, d, found.ctypes.data):
+    if solve is None:
         return np.linalg.eigvalsh(matrices)
+    found = np.empty((number, d))
+    if solve(matrices.ctypes.data, number, d, found.ctypes.data):
+        if number <= LANES:
+            return np.linalg.eigvalsh(matrices)
+        # Some do not converge: it must not matter with how many others they came.
+        parts = [slice(begin, begin + LANES) for begin in range(0, number, LANES)]
+        return np.concatenate([_side_by_side(matrices[part]) for part in parts])
     found.sort(axis=-1)
     return found
 

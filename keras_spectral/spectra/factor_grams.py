@@ -50,7 +50,8 @@ class FactorGrams(FeatureGrams):
             (quantity, list(itertools.islice(products, len(block))), masks.shape[2])
             for (_, block), (_, quantity) in matrices
         ]
-        found = spread(_grams, each, len(each) * np.size(each[0][1][0]) ** 1.5)
+        largest = max(np.size(product) for product in each[0][1])  # those of absent groups are 0
+        found = spread(_grams, each, len(each) * largest**1.5)
         return np.stack(found).reshape(len(masks), len(self.wanted), *found[0].shape)
 
 

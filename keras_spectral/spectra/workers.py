@@ -3,14 +3,18 @@
 Training waits where records come faster than they are solved, and its cores are free then. Each
 piece of work is the same whoever does it, so no number depends on how many threads there are.
 
-Pieces may be cut into smaller ones. So who waits for pieces does others meanwhile, of which an
-executor of the standard library knows nothing: its threads would wait for each other.
+Pieces may be cut into smaller ones. So who waits for pieces works on them meanwhile, and on what
+they are cut into, of which an executor of the standard library knows nothing: its threads would
+wait for each other. It begins nothing else, of which it could not tell how deep that leads.
 """
 
 import functools
+import itertools
 import math
 import os
 import threading
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,19 +73,45 @@ def _crew(pid):
     return _Crew(number() - 1)
 
 
+class _Piece(NamedTuple):
+    """A piece of work.
+
+    Attributes:
+        path: Tuple of numbers, of what it is a piece, the outermost first.
+        run: Function without arguments.
+    """
+
+    path: tuple
+    run: Callable[[], None]
+
+
+_DONE = object()
+
+
 class _Crew:
-    """Some threads, and who shares work with them."""
+    """Some threads, and who shares work with them.
+
+    Args:
+        size: Number of threads; fewer if the system has no more.
+    """
 
     def __init__(self, size):
         self._changed = threading.Condition()
-        self._open = []  # functions without arguments, the last to be taken first
+        self._open = []  # the last to be taken first
+        self._numbers = itertools.count()
+        self._own = threading.local()
         for k in range(size):
             name = f"keras_spectral_helper_{k}"
-            threading.Thread(target=self._help, name=name, daemon=True).start()
+            try:
+                threading.Thread(target=self._help, name=name, daemon=True).start()
+            except RuntimeError:
+                break
 
     def share(self, work, items):
         """Return what a function makes of each item, as `spread` does."""
         found = [None] * len(items)
+        before = getattr(self._own, "path", ())
+        path = (*before, next(self._numbers))
 
         def do(place):
             try:
@@ -92,10 +122,13 @@ class _Crew:
                 found[place] = result
                 self._changed.notify_all()
 
+        pieces = [_Piece(path, functools.partial(do, place)) for place in range(len(items))]
         with self._changed:
-            self._open += [functools.partial(do, place) for place in reversed(range(len(items)))]
+            self._open += reversed(pieces)
             self._changed.notify_all()
-        self._work_until(lambda: None not in found)
+        del pieces  # each is there until it is done, and no longer
+        self._work_until(lambda: None not in found, path)
+        self._own.path = before
         for _, error in found:
             if error is not None:
                 raise error
@@ -103,13 +136,21 @@ class _Crew:
 
     def _help(self):
         np.seterr(invalid="ignore", over="ignore")  # NaN and Inf are recorded as NaN
-        self._work_until(lambda: False)
+        self._work_until(lambda: False, ())
 
-    def _work_until(self, done):
+    def _work_until(self, done, path):
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._open or done())
-                if done():
-                    return
-                piece = self._open.pop()
-            piece()
+                piece = self._changed.wait_for(lambda: _DONE if done() else self._take(path))
+            if piece is _DONE:
+                return
+            self._own.path = piece.path
+            piece.run()
+            del piece  # and with it all that was worked on
+
+    def _take(self, path):
+        """Remove and return the last open piece of some work, or `None`."""
+        for place in reversed(range(len(self._open))):
+            if self._open[place].path[: len(path)] == path:
+                return self._open.pop(place)
+        return None

@@ -44,7 +44,7 @@ def with_random_weights(layer):
     for variable in layer.variables:
         variable.assign(rng.uniform(0.5, 2.0, variable.shape))
     first = layer.trainable_variables[0]
-    first.assign(np.where(np.arange(first.shape[0]) == 0, 0.0, first.numpy()))
+    first.assign(np.where(np.arange(first.numpy().size).reshape(first.shape) == 0, 0.0, first))
 
 
 def rules(model):
@@ -103,22 +103,27 @@ def test_of_two_weights_one_may_be_frozen(frozen):
     assert_gradients_equal(recorded(model, x, y), weights, gradients)
 
 
+class Mine(L.BatchNormalization):
+    """One that keeps the `call` of its parent, and may change anything else."""
+
+
 RATE = 0.01
 
 
+@pytest.mark.parametrize("kind", [L.BatchNormalization, Mine])
 @pytest.mark.parametrize("gradients", ["factored", "per_example"])
 @pytest.mark.parametrize(
     "options",
     [{}, {"renorm": True, "renorm_clipping": {"rmin": 0.1, "rmax": 10, "dmax": 10}}],
     ids=["plain", "with averages of the past"],
 )
-def test_what_is_recorded_is_what_training_does_to_the_weights(options, gradients):
-    layer, inputs = L.BatchNormalization(momentum=0.5, **options), keras.Input((6, 3))
+def test_what_is_recorded_is_what_training_does_to_the_weights(options, gradients, kind):
+    layer, inputs = kind(momentum=0.5, name="normal", **options), keras.Input((6, 3))
     model = ks.SpectralModel(inputs, L.Dense(2)(L.Flatten()(layer(inputs))))
     rng = np.random.default_rng(0)
     x = (3 * rng.standard_normal((N, 6, 3)) + 2).astype("f")
     y = rng.standard_normal((N, 2)).astype("f")
-    spectra = ks.Spectra(layers="batch_normalization*", gradients=gradients)
+    spectra = ks.Spectra(layers="normal", gradients=gradients)
     model.compile(keras.optimizers.SGD(RATE), "mse", spectra=spectra)
     values = [layer.get_weights()[:2]]
     keep = keras.callbacks.LambdaCallback(
@@ -134,12 +139,39 @@ def test_what_is_recorded_is_what_training_does_to_the_weights(options, gradient
         )
 
 
+LEFT = {
+    "several axes": (lambda: L.LayerNormalization([1, 2]), (4, 5)),
+    "scaled along the last axis, normalised along another": (
+        lambda: L.RMSNormalization(axis=1),
+        (5, 5),
+    ),
+    "a subclass": (lambda: Mine(), (4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_left_to_the_generic_rule(name):
+    model, x, y = example(*LEFT[name])
+    with_random_weights(model)
+    assert rules(model) == {"GenericRule"}
+    if name != "a subclass":
+        weights = model.trainable_variables
+        gradients = example_gradients(model, x, y, [weight.value for weight in weights])
+        assert_gradients_equal(recorded(model, x, y), weights, gradients)
+
+
+@pytest.mark.parametrize("layer", [L.LayerNormalization, L.PReLU], ids=["own rule", "generic"])
+def test_a_scaled_loss_leaves_float64_its_digits(layer):
+    model, x, y = example(lambda: layer(dtype="float64"), (4, 5))
+    with_random_weights(model)
+    weights = model.trainable_variables
+    gradients = example_gradients(model, x, y, [weight.value for weight in weights])
+    model.compile(keras.optimizers.SGD(loss_scale_factor=100.0), "mse", spectra=1)
+    model.fit(x, y, groups=MASK, batch_size=N, shuffle=False, verbose=0)
+    assert_gradients_equal(model.spectral_log, weights, gradients)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
 def test_half_precision_is_left_to_the_generic_rule(policy):
     model, _, _ = example(lambda: L.LayerNormalization(dtype=policy), (4, 5))
-    assert rules(model) == {"GenericRule"}
-
-
-def test_several_axes_are_left_to_the_generic_rule():
-    model, _, _ = example(lambda: L.LayerNormalization([1, 2]), (4, 5))
     assert rules(model) == {"GenericRule"}

@@ -1,5 +1,6 @@
 """Eigenvalues side by side, against LAPACK's one by one."""
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_spectral.spectra import compiled
-from keras_spectral.spectra.eigen import LARGEST, eigenvalues, singular_values
+from keras_spectral.spectra import compiled, eigen
+from keras_spectral.spectra.eigen import LANES, LARGEST, eigenvalues, singular_values
 
 ROUNDINGS = 100 * np.finfo(float).eps
 """Of the largest eigenvalue. LAPACK itself is within about ten of an exact one for 128 rows."""
@@ -88,6 +89,24 @@ def test_without_the_compiled_library_lapack_does_all(monkeypatch):
     matrices = gram_matrices(12, 7, np.ones(7), seed=0)
     monkeypatch.setattr(compiled, "LIBRARY", Path("nowhere.so"))
     np.testing.assert_array_equal(eigenvalues(matrices), np.linalg.eigvalsh(matrices)[:, ::-1])
+
+
+def test_one_that_does_not_converge_leaves_those_beyond_its_lanes_as_they_are(monkeypatch):
+    matrices = gram_matrices(3 * LANES, 7, np.ones(7), seed=0)
+    undisturbed, bad = eigenvalues(matrices), matrices[LANES + 3]
+    solve = eigen.compiled("eigenvalues", *4 * [ctypes.c_int64])
+
+    def not_of_bad(given, number, d, found):
+        memory = (ctypes.c_double * (number * d * d)).from_address(given)
+        own = np.frombuffer(memory).reshape(number, d, d)
+        return int((own == bad).all(axis=(1, 2)).any()) or solve(given, number, d, found)
+
+    monkeypatch.setattr(eigen, "compiled", lambda *_: not_of_bad)
+    found = eigenvalues(matrices)
+    near = slice(LANES, 2 * LANES)
+    np.testing.assert_array_equal(found[near], np.linalg.eigvalsh(matrices[near])[:, ::-1])
+    for others in (slice(LANES), slice(2 * LANES, None)):
+        np.testing.assert_array_equal(found[others], undisturbed[others])
 
 
 def test_a_matrix_with_nan_has_a_spectrum_of_nan_and_its_neighbours_have_theirs():

@@ -1,8 +1,11 @@
 """Threads that help the one that solves: they change how long it takes, and nothing else."""
 
+import gc
 import os
 import threading
+import time
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -55,6 +58,50 @@ def test_what_is_raised_first_in_order_is_raised_and_the_next_work_is_done(threa
     with pytest.raises(MemoryError, match="no room for 3"):
         spread(of_one, range(10), MUCH)
     assert spread(of_one, range(3), MUCH) == [0, 1, 2]
+
+
+def test_a_thread_that_waits_for_pieces_begins_no_other_work():
+    crew, own, deepest = _Crew(2), threading.local(), []
+
+    def outer(_):
+        own.depth = getattr(own, "depth", 0) + 1
+        deepest.append(own.depth)
+        crew.share(lambda k: time.sleep(0.0003 * k), range(4))
+        own.depth -= 1
+
+    crew.share(outer, range(60))
+    assert max(deepest) == 1
+
+
+def _slowly(x):
+    time.sleep(0.002)
+    return x + 1
+
+
+def test_what_was_worked_on_is_not_kept():
+    crew = _Crew(2)
+    items = [np.zeros(3) for _ in range(20)]
+    kept = [weakref.ref(item) for item in items]
+    made = [weakref.ref(found) for found in crew.share(_slowly, items)]
+    del items
+    gc.collect()
+    assert not any(ref() is not None for ref in kept + made)
+
+
+@pytest.mark.parametrize("given", [0, 1])
+def test_fewer_threads_than_cores_will_do(given, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def refused(thread):
+        if len(started) == given:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    crew = _Crew(3)
+    assert crew.share(lambda x: x**2, range(10)) == [x**2 for x in range(10)]
+    assert len(started) == given
 
 
 def test_small_work_is_not_handed_over():
