@@ -36,7 +36,7 @@ class NormalizationRule(GenericRule):
         """Return why this very layer cannot be captured, or `None`."""
         if type(layer) not in self.layer_types:
             return "a subclass, which may not compute the same again"
-        if isinstance(layer, keras.layers.RMSNormalization) and [-1] != layer.axis:
+        if isinstance(layer, keras.layers.RMSNormalization) and layer.axis != [-1]:
             return "scales the last axis, and normalises along another"
         if len(keras.tree.flatten(layer.axis)) > 1:
             return "normalises along several axes"
