@@ -36,10 +36,11 @@ class NormalizationRule(GenericRule):
         """Return why this very layer cannot be captured, or `None`."""
         if type(layer) not in self.layer_types:
             return "a subclass, which may not compute the same again"
-        if isinstance(layer, keras.layers.RMSNormalization) and layer.axis != [-1]:
-            return "scales the last axis, and normalises along another"
-        if len(keras.tree.flatten(layer.axis)) > 1:
+        axes = keras.tree.flatten(layer.axis)
+        if len(axes) > 1:
             return "normalises along several axes"
+        if isinstance(layer, keras.layers.RMSNormalization) and axes != [-1]:
+            return "scales the last axis, and normalises along another"
         if layer.compute_dtype not in ("float32", "float64"):
             return "computes in half precision, in which X̂ would be rounded"
         return super().obstacle(layer)

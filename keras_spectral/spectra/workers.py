@@ -14,7 +14,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,7 +141,7 @@ class _Crew:
     def _work_until(self, done, path):
         while True:
             with self._changed:
-                piece = self._changed.wait_for(lambda: _DONE if done() else self._take(path))
+                piece: Any = self._changed.wait_for(lambda: _DONE if done() else self._take(path))
             if piece is _DONE:
                 return
             self._own.path = piece.path
