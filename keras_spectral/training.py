@@ -41,6 +41,7 @@ class SpectralTraining:
     """
 
     spectral_logger: Any = None
+    _past_logger: Any = None
     evaluation_log = None
     _sites = None
     _jitted_update: Any = None
@@ -60,9 +61,9 @@ class SpectralTraining:
         settings = Spectra.of(spectra)
         super().compile(*args, **kwargs)
         capacity = max(CAPACITY, self.steps_per_execution)
-        before = self.spectral_logger
+        before = self.spectral_logger or self._past_logger
         logger = None if settings is None else SpectralLogger(settings, capacity, before)
-        self.spectral_logger = logger
+        self.spectral_logger, self._past_logger = logger, before
 
     @property
     def spectral_log(self):

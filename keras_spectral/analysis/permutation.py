@@ -72,6 +72,7 @@ def max_t_adjusted_p(values, tolerance):
     if not tested.any():
         return p
     score = np.abs(values - row_mean(values)[:, None])[tested] / spread[tested, None]
+    score = score[:, ~np.isnan(score).all(axis=0)]  # labellings of which nothing is known
     largest = np.nan_to_num(score, nan=-np.inf).max(axis=0)
     slack = (tolerance[tested] / spread[tested])[:, None]
     adjusted = p.copy()

@@ -1,7 +1,8 @@
 """Where each layer is watched so that its rows belong to examples, found out before training.
 
 In a graph the batch axis has no size, so nothing tells whether the leading axis of a layer's input
-is the example. A trial trace with a batch of a telling size does; it runs nothing. Some layers
+is the example. A trial trace with a batch of a telling size does; it runs nothing. An axis whose
+size is not known even then, as of chosen tokens, is taken for another. Some layers
 cannot be watched themselves: one that is called in a loop (the cell of a recurrent layer), one that
 sees time folded into the batch, and one whose weight is used outside of its calls as well (a head
 tied to an embedding by hand). They are watched at the nearest layer around them that can be, by the
@@ -20,9 +21,9 @@ from keras_spectral.capture.recurrent import is_fused
 from keras_spectral.capture.registry import ANY_LAYER
 from keras_spectral.capture.rule import attributes, name_of_call
 from keras_spectral.capture.tape import WatchedForward
-from keras_spectral.errors import UnsupportedLayerError
+from keras_spectral.errors import LayerRuleError, UnsupportedLayerError
 
-TRIAL_BATCH = 7
+TRIAL_BATCH = 251
 """A batch size that no other axis is likely to have."""
 
 NO_EXAMPLES = (
@@ -49,13 +50,18 @@ def aligned_sites(sites, forward, x, strict=False):
 
     Raises:
         UnsupportedLayerError: If `strict` and there is one.
+        LayerRuleError: If what was registered for a layer does not fit it.
     """
-    # A stateful layer takes its own batch size alone; what fails twice will say so in training.
+    # A stateful layer takes its own batch size alone.
     for size in (TRIAL_BATCH, None):
-        with contextlib.suppress(Exception):
+        try:
             sites, astray = _moved_outwards(sites, forward, x, size)
             break
-    else:
+        except LayerRuleError:
+            raise
+        except Exception:  # of any kind: models do what they like
+            continue
+    else:  # no graph can be made: rows are counted as they come
         return sites
     left_out = {site: NO_EXAMPLES for site in astray}
     left_out |= {site: NOT_TWICE for site in sites if _runs_a_fused_kernel(site)}
@@ -106,7 +112,7 @@ def _astray(sites, forward, x, size):
         with watched(), _spans({id(site.watched): site.watched for site in sites}) as spans:
             outputs = forward(inputs)
         found.extend(watched.hidden)
-        leading = {keras.tree.flatten(inputs)[0].shape[0], None}
+        leading = {keras.tree.flatten(inputs)[0].shape[0]}
         found.extend(site for site, call in watched.calls if not _leading(call) <= leading)
         found.extend(site for site in sites if _is_used_elsewhere(site, spans, outputs))
         return tf.constant(0)

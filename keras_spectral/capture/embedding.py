@@ -38,6 +38,7 @@ class EmbeddingRule(ProductRule):
     def normal_form(self, layer, inputs, delta):
         """Return the tokens, and the adjoint of what was looked up."""
         ids = tf.cast(inputs, tf.int32)[..., None]
+        ids = tf.where(ids < 0, ids + layer.input_dim, ids)  # Keras counts them from the end
         ids = with_positions(ids, tf.shape(ids)[0])[..., 0]
         return {"embeddings": (Tokens(ids, layer.input_dim), delta)}
 

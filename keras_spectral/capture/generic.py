@@ -92,8 +92,7 @@ class GenericRule:
             [tf.zeros_like(y) if d is None else d for y, d in zip(call.outputs, own, strict=True)]
             for call, own in zip(calls, adjoints, strict=True)
         ]
-        inputs = [call.inputs for call in calls]
-        inputs = [next(_float_tensors((own.args, own.kwargs)), None) for own in inputs]
+        inputs = [_leading_input(call) for call in calls]
         activation = _joined(inputs, backward.n)
         adjoint = _joined([unscaled(own[0], backward.scale) for own in adjoints], backward.n)
         first, *others = self.gradients(layer, calls, adjoints, backward)
@@ -207,6 +206,16 @@ def _type(variable, backward):
     return own if backward.scale is None else unscaled_type(own)
 
 
+def _leading_input(call):
+    """Return the first floating-point tensor that leads with the example as outputs do, or `None`.
+
+    Others are no A: what every example meets, as learned queries.
+    """
+    given = _float_tensors((call.inputs.args, call.inputs.kwargs))
+    leading = call.outputs[0].shape[0]
+    return next((x for x in given if x.shape.rank and x.shape[0] == leading), None)
+
+
 def _joined(tensors, n):
     """Return tensors `[n, …, w]` as one `[n, s, w]`, or `None`: an input need not be numbers."""
     if any(tensor is None or tensor.shape.rank == 0 for tensor in tensors):
@@ -242,4 +251,6 @@ def _marked_as(value, result):
 
 
 def _is_float_tensor(value):
-    return tf.is_tensor(value) and value.dtype.is_floating
+    # A variable of Keras passes for a tensor.
+    own = tf.is_tensor(value) and not isinstance(value, keras.Variable)
+    return own and value.dtype.is_floating

@@ -29,6 +29,22 @@ RULES = (
 
 ANY_LAYER = GenericRule()
 
+UNUSED = {
+    *("__init__", "__new__", "__doc__", "__module__", "__init_subclass__", "__repr__", "__str__"),
+    *("__annotations__", "__static_attributes__", "__firstlineno__", "__abstractmethods__"),
+    *("_abc_impl", "__parameters__", "__orig_bases__", "__reduce__", "__dict__", "__weakref__"),
+    *("build", "build_from_config", "get_build_config", "get_config", "from_config"),
+    *(
+        "compute_mask",
+        "compute_output_shape",
+        "compute_output_spec",
+        "save_own_variables",
+        "load_own_variables",
+    ),
+    *("add_weight", "get_quantization_layer_structure", "count_params"),
+}
+"""What a subclass may change of a layer of Keras without changing what its `call` computes."""
+
 REGISTERED = {}
 """The rules of the user's own, by class of layer."""
 
@@ -89,10 +105,10 @@ def rule_for(layer, around=()):
         The rule one of whose `layer_types` supplies the layer's `call`, first the user's own ones,
         unless something in the layer is in its way or there is nothing to watch; else the generic
         one. A subclass with a `call` of its own is not captured by its parent's rule: it may
-        compute anything.
+        compute anything. Nor is one of Keras' layers that changes what `call` may use.
     """
     for rule in (*_registered(layer), *RULES):
-        if any(_keeps_call(layer, parent) for parent in rule.layer_types):
+        if any(not _changed(layer, parent, rule) for parent in _parents(layer, rule)):
             host = None if rule.obstacle(layer) else rule.host(layer, around)
             if host is not None:
                 return rule, host
@@ -110,9 +126,10 @@ def stepped_aside(layer, around=()):
         A text; "" if its family captures it, or it is of none.
     """
     for rule in (*_registered(layer), *RULES):
-        parents = [parent for parent in rule.layer_types if isinstance(layer, parent)]
-        if parents and not any(_keeps_call(layer, parent) for parent in parents):
-            return f"a `call` of its own, not that of {parents[0].__name__}"
+        parents = _parents(layer, rule)
+        if parents and all(_changed(layer, parent, rule) for parent in parents):
+            changed = _changed(layer, parents[0], rule)
+            return f"a `{changed[0]}` of its own, not that of {parents[0].__name__}"
         if parents:
             hostless = getattr(rule, "hostless", lambda *_: None)
             return rule.obstacle(layer) or hostless(layer, around) or ""
@@ -123,5 +140,16 @@ def _registered(layer):
     return [REGISTERED[parent] for parent in type(layer).__mro__ if parent in REGISTERED]
 
 
-def _keeps_call(layer, parent):
-    return isinstance(layer, parent) and type(layer).call is parent.call
+def _parents(layer, rule):
+    return [parent for parent in rule.layer_types if isinstance(layer, parent)]
+
+
+def _changed(layer, parent, rule):
+    """Return the names of what a layer computes in another way than its parent, `call` first."""
+    own = type(layer)
+    if own.call is not parent.call:
+        return ["call"]
+    if isinstance(rule, RegisteredRule):
+        return []
+    between = own.__mro__[: own.__mro__.index(parent)]
+    return sorted({name for c in between for name in vars(c) if hasattr(parent, name)} - UNUSED)

@@ -76,6 +76,8 @@ class WatchedForward:
             pairs = by_site.get(site, [])
             if any(all(adjoint is None for adjoint in own) for _, own in pairs):
                 _warn_unreachable(site, "no gradient reaches its output")
+            elif tf.executing_eagerly() and any(_is_astray(call, backward.n) for call, _ in pairs):
+                _warn_unreachable(site, "its output does not lead with the example")
             elif pairs:
                 calls, own = zip(*pairs, strict=True)
                 factors = site.rule.factors(site.layer, calls, own, backward)
@@ -87,6 +89,11 @@ def _in_this_graph(call):
     if tf.executing_eagerly():
         return True
     return call.outputs[0].graph is tf.compat.v1.get_default_graph()
+
+
+def _is_astray(call, n):
+    """Tell whether outputs of an eager call have not as many rows as there are examples."""
+    return any(output.shape.rank == 0 or output.shape[0] != int(n) for output in call.outputs)
 
 
 def _warn_unreachable(site, why):

@@ -71,7 +71,7 @@ class RowGrams:
             rows = np.empty((len(factor), *factor[0].shape))
             for place, array in zip(rows, factor, strict=True):
                 place[...] = array
-            rows = rows.reshape(len(factor), n * s, -1)
+            rows = rows.reshape(len(factor), n * s, rows.shape[-1])
             if width:
                 own[..., :width] = rows
             else:

@@ -20,6 +20,23 @@ from tests.capture.examples import N, example
 L = keras.layers
 
 
+class Standardised(L.Conv1D):
+    """Multiplies by its kernel, standardised."""
+
+    def convolution_op(self, inputs, kernel):
+        kernel = keras.ops.convert_to_tensor(kernel)
+        return super().convolution_op(inputs, kernel - keras.ops.mean(kernel, axis=(0, 1)))
+
+
+class Normalised(L.Dense):
+    """Multiplies by its kernel, divided by its norm."""
+
+    @property
+    def kernel(self):
+        kernel = super().kernel
+        return kernel / keras.ops.norm(kernel) if kernel is not None else None
+
+
 class Halved(L.Dense):
     """A `call` of its own."""
 
@@ -117,6 +134,12 @@ LEFT = {
         "the equation 'abc,bcd->abd' has a kernel of its own for each position",
     ),
     "call": (lambda: Halved(3), (4,), "a `call` of its own, not that of Dense"),
+    "what call uses": (
+        lambda: Standardised(3, 2),
+        (5, 4),
+        "a `convolution_op` of its own, not that of Conv1D",
+    ),
+    "kernel": (lambda: Normalised(3), (4,), "a `kernel` of its own, not that of Dense"),
     "stacked": (
         lambda: L.RNN([L.GRUCell(3)], name="rnn"),
         (5, 4),

@@ -36,6 +36,66 @@ class Reversed(L.RNN):
         return super().inner_loop(sequences[:, ::-1], initial_state, mask, training)
 
 
+class Chosen(L.Layer):
+    """Multiplies some tokens alone: how many is not known before."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(3)
+
+    def call(self, x):
+        chosen = x[..., 0] > 0
+        found = self.dense(tf.boolean_mask(x, chosen))
+        return tf.scatter_nd(tf.where(chosen), found, [*keras.ops.shape(x)[:2], 3])
+
+
+class Turned(L.Layer):
+    """Multiplies where another axis leads, of a size that batches may well have."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(3)
+
+    def call(self, x):
+        found = self.dense(keras.ops.transpose(x, (1, 0, 2)))
+        return keras.ops.transpose(found, (1, 0, 2))
+
+
+class Standardised(L.Conv1D):
+    """Multiplies by its kernel, standardised."""
+
+    def convolution_op(self, inputs, kernel):
+        kernel = keras.ops.convert_to_tensor(kernel)
+        return super().convolution_op(inputs, kernel - keras.ops.mean(kernel, axis=(0, 1)))
+
+
+class Queries(L.Layer):
+    """Meets every example with queries that are learned elsewhere."""
+
+    def build(self, _):
+        self.mix = self.add_weight(shape=(5, 3), name="mix")
+
+    def call(self, queries, x):
+        seen = keras.ops.matmul(x, self.mix)
+        return keras.ops.matmul(
+            keras.ops.matmul(queries, keras.ops.transpose(seen, (0, 2, 1))), seen
+        )
+
+
+class Perceiver(L.Layer):
+    """Has queries, and a layer that meets them."""
+
+    def __init__(self):
+        super().__init__()
+        self.meet = Queries()
+
+    def build(self, _):
+        self.queries = self.add_weight(shape=(9, 3), name="queries", trainable=False)
+
+    def call(self, x):
+        return self.meet(self.queries, x)
+
+
 # layer, shape of one input
 CASES = {
     "LayerNormalization of two axes": (lambda: L.LayerNormalization([1, 2]), (4, 5)),
@@ -46,6 +106,10 @@ CASES = {
     "a GRU in a loop of one's own": (lambda: Reversed(L.GRUCell(3)), (4, 2)),
     "TimeDistributed": (lambda: L.TimeDistributed(L.LayerNormalization()), (5, 4)),
     "a layer of one's own": (lambda: Affine(), (4, 5)),
+    "chosen tokens": (lambda: Chosen(), (4, 5)),
+    "another axis leads": (lambda: Turned(), (7, 5)),
+    "what a convolution uses": (lambda: Standardised(3, 2), (5, 4)),
+    "queries first": (lambda: Perceiver(), (4, 5)),
 }
 
 
