@@ -58,20 +58,21 @@ class SpectralModel(SpectralTraining, keras.Model):
             A `SpectralModel`, not yet compiled.
 
         Raises:
-            ValueError: If `model` is no Keras model, or has a `train_step` of its own, which
-                would be lost.
+            ValueError: If `model` is no Keras model, or has a `train_step`, a `compute_loss` or
+                the like of its own, which would be lost.
         """
         if not isinstance(model, keras.Model):
             raise ValueError(
                 f"`model` must be a keras.Model. Received: model={model!r} of type {type(model)}."
             )
-        known = (keras.Model.train_step, SpectralTraining.train_step)
-        if type(model).train_step not in known:
-            raise ValueError(
-                "`model` must train as keras.Model does. "
-                f"Received: {type(model).__name__}, which has a `train_step` of its own. "
-                "Try deriving that class from SpectralModel and overriding `compute_loss`."
-            )
+        for name in ("train_step", "test_step", "compute_loss", "compute_metrics"):
+            known = [getattr(base, name) for base in (keras.Model, SpectralModel)]
+            if getattr(type(model), name) not in known:
+                raise ValueError(
+                    "`model` must train as keras.Model does. "
+                    f"Received: {type(model).__name__}, which has a `{name}` of its own. "
+                    "Try deriving that class from SpectralModel and overriding `compute_loss`."
+                )
         if isinstance(model, keras.Sequential) and model.built:
             return cls(model.inputs[0], model.outputs[0], name=model.name)
         if type(model) is Functional or isinstance(model, SpectralFunctional):

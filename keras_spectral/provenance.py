@@ -48,6 +48,26 @@ def provenance(model, settings, x, y, membership):
     }
 
 
+def continued(before, new):
+    """Return what made a log that goes on.
+
+    Args:
+        before: What `provenance` returned before, or an empty dictionary.
+        new: What it returns now.
+
+    Returns:
+        Dictionary: the new one, with what is still true of the groups of former rows.
+    """
+    kept = dict(new)
+    kept["groups"] = before.get("groups", {}) | new["groups"]
+    known = [*before.get("groups_are_target", []), *new["groups_are_target"]]
+    kept["groups_are_target"] = list(dict.fromkeys(known))
+    kept["relabelings"] = max(before.get("relabelings", 0), new["relabelings"])
+    strata = (before.get("relabeled_within_strata", False), new["relabeled_within_strata"])
+    kept["relabeled_within_strata"] = any(strata)
+    return before | kept
+
+
 def groups_are_target(membership, y):
     """Return the real groups that are exactly the classes that training is told about.
 

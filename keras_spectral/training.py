@@ -28,7 +28,7 @@ from keras_spectral.clock import Clock
 from keras_spectral.errors import SettingsError
 from keras_spectral.introspection import introspect
 from keras_spectral.logger import CAPACITY, SpectralLogger, require_one_replica
-from keras_spectral.provenance import provenance
+from keras_spectral.provenance import continued, provenance
 from keras_spectral.settings import Spectra
 
 
@@ -105,7 +105,8 @@ class SpectralTraining:
             arguments.get("callbacks"), Clock(self.spectral_logger), self
         )
         log = self.spectral_logger.result()
-        log.provenance |= provenance(self, self.spectral_logger.settings, x, y, membership)
+        made = provenance(self, self.spectral_logger.settings, x, y, membership)
+        log.provenance = continued(log.provenance, made)
         try:
             return super().fit(**arguments)
         finally:

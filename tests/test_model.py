@@ -98,6 +98,13 @@ def test_from_model_refuses_what_would_be_lost():
 
     with pytest.raises(ValueError, match="`train_step` of its own"):
         ks.SpectralModel.from_model(OwnStep())
+
+    class OwnLoss(keras.Model):
+        def compute_loss(self, *args, **kwargs):
+            return 1000 * super().compute_loss(*args, **kwargs)
+
+    with pytest.raises(ValueError, match="`compute_loss` of its own"):
+        ks.SpectralModel.from_model(OwnLoss())
     with pytest.raises(ValueError, match=r"must be a keras\.Model"):
         ks.SpectralModel.from_model("model.keras")
 

@@ -480,3 +480,48 @@ def test_a_warning_made_an_error_costs_no_record():
     with pytest.raises(UserWarning, match="holds NaN or Inf"):
         _ = model.spectral_log  # pytest makes warnings errors
     assert model.spectral_log.steps == [0]
+
+
+def test_a_while_without_spectra_forgets_nothing():
+    x, y, groups = data()
+    model = ks.SpectralModel(*tensors())
+    for spectra in (1, None, 1):
+        model.compile("sgd", "sparse_categorical_crossentropy", spectra=spectra)
+        extra = {} if spectra is None else {"groups": groups}
+        model.fit(x, y, batch_size=len(x), epochs=2, verbose=0, **extra)
+    assert len(model.spectral_log.steps) == 4
+
+
+def test_what_groups_were_of_former_rows_stays_known():
+    x, y, _ = data()
+    model = ks.SpectralModel(*tensors())
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, y, groups=ks.relabelings(y, n=3), verbose=0)
+    known = {name: model.spectral_log.provenance[name] for name in ("groups", "relabelings")}
+    model.fit(x, y, verbose=0)
+    after = model.spectral_log.provenance
+    assert after["groups_are_target"] == ["0", "1", "2"]
+    assert {name: after[name] for name in known} == known
+
+
+def test_a_batch_without_examples_leaves_no_row():
+    x, y, _ = data()
+    parts = [slice(0, 16), slice(0, 0), slice(16, 32)]
+
+    def batches():
+        yield from ((x[part], y[part]) for part in parts)
+
+    def fitted(cls, given):
+        keras.utils.set_random_seed(0)
+        model = cls(*tensors())
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.fit(given, epochs=2, shuffle=False, verbose=0)
+        return model
+
+    signature = (tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.int64))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(parts)))
+    watched, plain = fitted(ks.SpectralModel, dataset), fitted(keras.Model, dataset)
+    assert watched.spectral_log.steps == [0, 2, 3, 5]
+    for mine, own in zip(watched.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, own)

@@ -167,7 +167,9 @@ def _shared_relabelings(table, a, b):
         return table.iloc[:0]
     per_run = table.groupby("run")["relabeling"].unique()
     shared = set.intersection(*(set(numbers) for numbers in per_run))
-    return table[table["relabeling"].isin(shared)]
+    # Of a run that was trained again with fewer of them, those that all its moments may have.
+    everywhere = table.groupby(["run", *MOMENT])["relabeling"].max().min()
+    return table[table["relabeling"].isin(shared) & (table["relabeling"] <= everywhere)]
 
 
 def _at_moments_of(observed, relabelled):

@@ -330,3 +330,10 @@ def _naive_value(row, summary):
     if row["quantity"] == "gradient":
         return row[summary] * row["batch_size"] / row["n_examples"]
     return row[summary] / np.sqrt(row["n_rows"])
+
+
+def test_of_a_run_trained_again_relabelings_of_all_its_steps_are_compared(synthetic_log):
+    many = synthetic_log(n_relabelings=19, steps=(0, 1))
+    few = synthetic_log(n_relabelings=5, steps=(2, 3))
+    many.append(few)
+    assert compare_groups(many, "HC", "SZ")["n_relabelings"].unique().tolist() == [5]

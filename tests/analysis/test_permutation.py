@@ -68,6 +68,17 @@ def test_adjusted_p_equals_a_naive_loop():
     assert len(set(expected)) > 3
 
 
+def test_labellings_without_any_value_do_not_make_adjusted_p_smaller():
+    generator = np.random.default_rng(3)
+    values = generator.normal(size=(6, 100))
+    values[:, 0] += 2.0
+    values[:, 50:] = np.nan
+    tolerance = np.zeros(6)
+    np.testing.assert_array_equal(
+        max_t_adjusted_p(values, tolerance), max_t_adjusted_p(values[:, :50], tolerance)
+    )
+
+
 def test_adjusted_p_is_never_below_p():
     generator = np.random.default_rng(2)
     values = generator.normal(size=(30, 20))

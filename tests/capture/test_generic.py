@@ -301,3 +301,46 @@ def test_weights_equal_those_of_a_plain_model(make):
         weights.append(model.get_weights())
     for plain, watched in zip(*weights, strict=True):
         np.testing.assert_array_equal(plain, watched)
+
+
+class Eager(L.Layer):
+    """Can make no graph, and folds time into the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(3)
+
+    def call(self, x):
+        n = len(x.numpy()) if tf.executing_eagerly() and hasattr(x, "numpy") else int(x.shape[0])
+        found = self.dense(keras.ops.reshape(x, (-1, 5)))
+        return keras.ops.reshape(found, (n, 4, 3))
+
+
+def test_where_no_graph_can_be_made_rows_that_are_no_examples_are_told_of():
+    class Model(ks.SpectralModel):
+        def __init__(self):
+            super().__init__()
+            self.eager, self.last = Eager(), L.Dense(3, name="last")
+
+        def call(self, x):
+            return self.last(self.eager(x))
+
+    x = np.random.default_rng(0).standard_normal((N, 4, 5)).astype("f")
+    model = Model()
+    model(x)
+    model.compile("sgd", "mse", run_eagerly=True)
+    Eager.call, call = _refusing_graphs(Eager.call), Eager.call
+    try:
+        with pytest.warns(UserWarning, match="does not lead with the example"):
+            model.fit(x, x[..., :3], groups=MASK, batch_size=N, verbose=0)
+    finally:
+        Eager.call = call
+    assert model.spectral_log.layers == ["last"]
+
+
+def _refusing_graphs(call):
+    def refusing(self, x):
+        assert tf.executing_eagerly()
+        return call(self, x)
+
+    return refusing

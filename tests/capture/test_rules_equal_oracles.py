@@ -170,7 +170,7 @@ def built(one, dtype, seed=0):
     layer = one.make(dtype)
     tokens = isinstance(layer, L.Embedding)
     inputs = keras.Input(one.shape, dtype="int32" if tokens else dtype)
-    x = rng.integers(0, layer.input_dim, (N, *one.shape)) if tokens else None
+    x = rng.integers(-layer.input_dim, layer.input_dim, (N, *one.shape)) if tokens else None
     x = rng.standard_normal((N, *one.shape)).astype("f") if x is None else x
     outputs = inputs
     if one.masked:

@@ -188,8 +188,9 @@ def transposed(layer, x, weights):
 
 
 def embedding(layer, x, weights):
-    """A row of the table for every token."""
-    a = tf.one_hot(tf.cast(x, tf.int32), layer.input_dim, dtype=tf.float64)
+    """A row of the table for every token, counted from the end if it is negative."""
+    tokens = tf.math.floormod(tf.cast(x, tf.int32), layer.input_dim)
+    a = tf.one_hot(tokens, layer.input_dim, dtype=tf.float64)
     z = tf.tensordot(a, weights["embeddings"], 1)
     return z, {"embeddings": (rows(a), z)}
 
