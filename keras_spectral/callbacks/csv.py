@@ -80,7 +80,7 @@ class SpectralCSVLogger(keras.callbacks.Callback):
             self._appender = LogAppender(self.filename, append=self.append)
             self._writes_for = self.model
         if self._log is not log:
-            self._log, self._written = log, _sizes(log)
+            self._log, self._written = log, log.lengths
         provenance = log.provenance if self._run is None else {**log.provenance, "run": self._run}
         write_json(provenance, json_path(self.filename))
 
@@ -122,12 +122,8 @@ class SpectralCSVLogger(keras.callbacks.Callback):
                 stacklevel=2,
             )
         else:
-            self._written = _sizes(log)
+            self._written = log.lengths
 
     def _flush_when_due(self, batch, logs=None):
         if (batch + 1) % self._every == 0:
             self.flush_spectra()
-
-
-def _sizes(log):
-    return len(log), len(log.relabelings)

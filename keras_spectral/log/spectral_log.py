@@ -52,7 +52,8 @@ class SpectralLog:
     def __init__(self, rows=None, sigma=None, relabelings=None, provenance=None):
         self._blocks = Spool([] if rows is None else [(rows, np.asarray(sigma, dtype=float))])
         self._whole: tuple[pd.DataFrame, np.ndarray] | None = None
-        self._relabelings = [] if relabelings is None or not len(relabelings) else [relabelings]
+        self._pseudo = Spool([] if relabelings is None else [(relabelings, _nothing(relabelings))])
+        self._whole_pseudo: pd.DataFrame | None = None
         self.provenance: dict[str, Any] = dict(provenance or {})
 
     def append(self, other):
@@ -63,7 +64,8 @@ class SpectralLog:
         """
         for block in other._blocks.after(0):
             self._blocks.append(*block)
-        self._relabelings.extend(other._relabelings)
+        for block in other._pseudo.after(0):
+            self._pseudo.append(*block)
         self.provenance = {**other.provenance, **self.provenance}
 
     @classmethod
@@ -114,7 +116,7 @@ class SpectralLog:
 
         new = SpectralLog(provenance=self.provenance)
         new._blocks = Spool((relabelled(rows), sigma) for rows, sigma in self._blocks)
-        new._relabelings = [relabelled(table) for table in self._relabelings]
+        new._pseudo = Spool((relabelled(table), nothing) for table, nothing in self._pseudo)
         return new
 
     def __len__(self):
@@ -149,10 +151,17 @@ class SpectralLog:
     @property
     def relabelings(self):
         """DataFrame of the summaries of relabelled pseudo-groups, empty if there are none."""
-        if len(self._relabelings) > 1:
-            self._relabelings = [pd.concat(self._relabelings, ignore_index=True)]
-        empty = pd.DataFrame(columns=[*RELABELING_KEYS, *SUMMARIES])
-        return self._relabelings[0] if self._relabelings else empty
+        if not len(self._pseudo):
+            return pd.DataFrame(columns=[*RELABELING_KEYS, *SUMMARIES])
+        if self._whole_pseudo is None or len(self._whole_pseudo) != len(self._pseudo):
+            tables = [table for table, _ in self._pseudo]
+            self._whole_pseudo = pd.concat(tables, ignore_index=True)
+        return self._whole_pseudo
+
+    @property
+    def lengths(self):
+        """Number of spectra, and of rows of `relabelings`: where `after` may begin later."""
+        return len(self._blocks), len(self._pseudo)
 
     @property
     def runs(self):
@@ -297,16 +306,15 @@ class SpectralLog:
         """Return what follows the first rows: what came since one last looked.
 
         Args:
-            n_rows: A former `len(log)`.
-            n_relabelings: A former `len(log.relabelings)`.
+            n_rows: The first of former `lengths`.
+            n_relabelings: The second.
 
         Returns:
             A new `SpectralLog`.
         """
-        new = SpectralLog(
-            relabelings=self.relabelings.iloc[n_relabelings:], provenance=self.provenance
-        )
+        new = SpectralLog(provenance=self.provenance)
         new._blocks = Spool(self._blocks.after(n_rows))
+        new._pseudo = Spool(self._pseudo.after(n_relabelings))
         return new
 
     def _merged(self):
@@ -334,6 +342,11 @@ class SpectralLog:
                 f"The log holds {_shortened(self._distinct(key))}."
             )
         return rows[key].isin(values).to_numpy()
+
+
+def _nothing(table):
+    """Return the singular values that a `Spool` keeps beside summaries: none."""
+    return np.empty((len(table), 0))
 
 
 def _length(row, values):
