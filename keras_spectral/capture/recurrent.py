@@ -291,7 +291,7 @@ def _of_gate(a, gate):
 def _reset_gate(cell, x, states):
     """Return the reset gate `[n, t, u]`, as the cell finds it."""
     of_reset = slice(cell.units, 2 * cell.units)
-    x, states = _of_gate(x, 1), _of_gate(states, 1)
+    x, states = _of_gate(x, 1), tf.cast(_of_gate(states, 1), x.dtype)
     z = x @ _columns(cell.kernel, of_reset, x)
     z += states @ _columns(cell.recurrent_kernel, of_reset, x)
     if cell.bias is not None:
@@ -310,7 +310,10 @@ def _of_examples(a, d):
     if isinstance(a, SideBySide):
         parts, outputs = tf.split(a.tensor, a.blocks, axis=-1), a.outputs
     deltas = [d] if outputs is None else tf.split(d, outputs, axis=-1)
-    products = [tf.einsum("nti,nto->nio", p, e) for p, e in zip(parts, deltas, strict=True)]
+    products = [
+        tf.einsum("nti,nto->nio", tf.cast(p, e.dtype), e)
+        for p, e in zip(parts, deltas, strict=True)
+    ]
     return tf.concat(products, axis=-1)
 
 

@@ -335,6 +335,6 @@ class ProductRule:
     def pre_activation(self, layer, inputs):
         """Return `Z` computed afresh by Keras' own code."""
         calls = []
-        with self.watched(layer, calls):
-            layer.call(inputs)  # not `layer(inputs)`, which would add activity losses again
+        with self.watched(layer, calls), losses_kept(layer):
+            layer(inputs)
         return calls[0].outputs[0]

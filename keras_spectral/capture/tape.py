@@ -75,7 +75,7 @@ class WatchedForward:
         for site in self._sites:
             pairs = by_site.get(site, [])
             if any(all(adjoint is None for adjoint in own) for _, own in pairs):
-                _warn_unreachable(site, "no gradient reaches its output")
+                _warn_unreachable(site, _no_gradient(pairs))
             elif tf.executing_eagerly() and any(_is_astray(call, backward.n) for call, _ in pairs):
                 _warn_unreachable(site, "its output does not lead with the example")
             elif pairs:
@@ -89,6 +89,16 @@ def _in_this_graph(call):
     if tf.executing_eagerly():
         return True
     return call.outputs[0].graph is tf.compat.v1.get_default_graph()
+
+
+def _no_gradient(pairs):
+    """Return why adjoints are missing, in words."""
+    if any(hasattr(output, "_keras_logits") for call, _ in pairs for output in call.outputs):
+        return (
+            "the loss takes the logits of the softmax at its end, past its output; of a registered "
+            "layer `register_layer(…, activation=…)` names that function"
+        )
+    return "no gradient reaches its output"
 
 
 def _is_astray(call, n):

@@ -232,7 +232,7 @@ def test_of_a_softmax_before_a_cross_entropy_the_activation_must_be_named():
         model.compile("sgd", "categorical_crossentropy", spectra=1)
         target = np.eye(3)[y.argmax(axis=1)]
         if activation is None:
-            with pytest.warns(UserWarning, match="no gradient reaches its output"):
+            with pytest.warns(UserWarning, match="logits of the softmax at its end"):
                 model.fit(x, target, batch_size=N, verbose=0)
         else:
             layer = model.layers[-1]
