@@ -14,7 +14,8 @@ moves), for what waits for the solving thread (`solver.BACKLOG_BYTES`) and to be
 
 GROWTH_OF_RELABELINGS = 6_000_000
 """Bytes that relabelings add: the newest part of their table, three times while it moves, and the
-spectra of their groups that wait for it. If all of the table stayed, it would be 35 MB.
+spectra of their groups that wait for it; at times some of that comes later. If the table stayed,
+it would be 45 MB over steps 200 to 2,000, and 25 MB over the fourth thousand.
 """
 
 LATE_GROWTH = 3_000_000
@@ -75,9 +76,9 @@ def resident_of(epochs, relabelings=0):
 def test_recording_every_step_leaves_memory_flat_after_two_hundred_steps(relabelings):
     seen = resident_of(epochs=20, relabelings=relabelings)
     growth = {name: max(values[1:10]) - values[0] for name, values in seen.items()}
-    most = GROWTH + (GROWTH_OF_RELABELINGS if relabelings else 0)
-    assert growth["watched"] - growth["plain"] < most, seen
-    assert seen["watched"][19] - seen["watched"][14] < LATE_GROWTH, seen
+    more = GROWTH_OF_RELABELINGS if relabelings else 0
+    assert growth["watched"] - growth["plain"] < GROWTH + more, seen
+    assert seen["watched"][19] - seen["watched"][14] < LATE_GROWTH + more, seen
 
 
 @pytest.mark.slow
