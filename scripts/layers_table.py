@@ -44,8 +44,9 @@ the matrix `G = AᵀΔ`, the gradient of the weight. What it all means is in [me
 
 *Left to the generic rule* are options with which the layer has exact group gradients all the same,
 by the tape, and A and Δ as in the rows of GenericRule. So has a subclass with a `call` of its own,
-or of what `call` uses, as a kernel or `convolution_op`, of any layer. A layer that is called in a loop is seen at the layer that runs the loop. What is not
-floating point, as tokens, is no A of the generic rule.
+or of what `call` uses, as a kernel or `convolution_op`, of any layer. A layer that is called in a
+loop is seen at the layer that runs the loop. What is not floating point, as tokens, is no A of the
+generic rule.
 
 *In its …* is the layer within that has the weights; of a wrapper, that of an example.
 
