@@ -63,7 +63,8 @@ class SpectralTraining:
         capacity = max(CAPACITY, self.steps_per_execution)
         before = self.spectral_logger or self._past_logger
         logger = None if settings is None else SpectralLogger(settings, capacity, before)
-        self.spectral_logger, self._past_logger = logger, before
+        self.spectral_logger = logger
+        self._past_logger = before if logger is None else None  # for a later `compile`
 
     @property
     def spectral_log(self):

@@ -113,7 +113,7 @@ def _astray(sites, forward, x, size):
             outputs = forward(inputs)
         found.extend(watched.hidden)
         leading = {keras.tree.flatten(inputs)[0].shape[0]}
-        found.extend(site for site, call in watched.calls if not _leading(call) <= leading)
+        found.extend(site for site, call in watched.calls if call.leading - leading)
         found.extend(site for site in sites if _is_used_elsewhere(site, spans, outputs))
         return tf.constant(0)
 
@@ -175,10 +175,6 @@ def _reaches(operation, ends):
                 seen.add(user)
                 waiting.append(user)
     return False
-
-
-def _leading(call):
-    return {output.shape[0] if output.shape.rank else 0 for output in call.outputs}
 
 
 def _trial_spec(tensor, size):

@@ -31,6 +31,11 @@ class Call:
     outputs: tuple
     again: Any = None
 
+    @property
+    def leading(self):
+        """Set of the sizes of the leading axes of the outputs, as far as they are known."""
+        return {output.shape[0] if output.shape.rank else 0 for output in self.outputs}
+
 
 class Received(NamedTuple):
     """What one call of a layer received, from which it can be run again.

@@ -76,7 +76,7 @@ class WatchedForward:
             pairs = by_site.get(site, [])
             if any(all(adjoint is None for adjoint in own) for _, own in pairs):
                 _warn_unreachable(site, _no_gradient(pairs))
-            elif tf.executing_eagerly() and any(_is_astray(call, backward.n) for call, _ in pairs):
+            elif tf.executing_eagerly() and any(c.leading - {int(backward.n)} for c, _ in pairs):
                 _warn_unreachable(site, "its output does not lead with the example")
             elif pairs:
                 calls, own = zip(*pairs, strict=True)
@@ -99,11 +99,6 @@ def _no_gradient(pairs):
             "layer `register_layer(…, activation=…)` names that function"
         )
     return "no gradient reaches its output"
-
-
-def _is_astray(call, n):
-    """Tell whether outputs of an eager call have not as many rows as there are examples."""
-    return any(output.shape.rank == 0 or output.shape[0] != int(n) for output in call.outputs)
 
 
 def _warn_unreachable(site, why):

@@ -17,6 +17,14 @@ COLUMNS = {"all": np.ones(N, bool), "0": MASK[:, 0], "1": MASK[:, 1]}
 TOLERANCE = 1e-5
 
 
+class Standardised(keras.layers.Conv1D):
+    """A subclass that multiplies by its kernel, standardised."""
+
+    def convolution_op(self, inputs, kernel):
+        kernel = keras.ops.convert_to_tensor(kernel)
+        return super().convolution_op(inputs, kernel - keras.ops.mean(kernel, axis=(0, 1)))
+
+
 def example(make, shape):
     """Return `(model, x, y)` of a layer that `make()` returns, on inputs of a shape."""
     keras.utils.set_random_seed(1)

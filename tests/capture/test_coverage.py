@@ -15,17 +15,9 @@ from keras_spectral.capture.coverage import (
 )
 from keras_spectral.capture.listing import WIDTH, listing
 from tests.capture.every_layer import TRAINABLE
-from tests.capture.examples import N, example
+from tests.capture.examples import N, Standardised, example
 
 L = keras.layers
-
-
-class Standardised(L.Conv1D):
-    """Multiplies by its kernel, standardised."""
-
-    def convolution_op(self, inputs, kernel):
-        kernel = keras.ops.convert_to_tensor(kernel)
-        return super().convolution_op(inputs, kernel - keras.ops.mean(kernel, axis=(0, 1)))
 
 
 class Normalised(L.Dense):

@@ -8,7 +8,15 @@ import pytest
 import tensorflow as tf
 
 import keras_spectral as ks
-from tests.capture.examples import COLUMNS, MASK, N, assert_gradients_equal, example, recorded
+from tests.capture.examples import (
+    COLUMNS,
+    MASK,
+    N,
+    Standardised,
+    assert_gradients_equal,
+    example,
+    recorded,
+)
 from tests.oracles.layers import example_gradients
 from tests.oracles.mlp import singular_values
 
@@ -59,14 +67,6 @@ class Turned(L.Layer):
     def call(self, x):
         found = self.dense(keras.ops.transpose(x, (1, 0, 2)))
         return keras.ops.transpose(found, (1, 0, 2))
-
-
-class Standardised(L.Conv1D):
-    """Multiplies by its kernel, standardised."""
-
-    def convolution_op(self, inputs, kernel):
-        kernel = keras.ops.convert_to_tensor(kernel)
-        return super().convolution_op(inputs, kernel - keras.ops.mean(kernel, axis=(0, 1)))
 
 
 class Queries(L.Layer):
