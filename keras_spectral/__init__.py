@@ -20,7 +20,7 @@ _HOME = {
     "introspect": "introspection",
     "read_log": "log",
     "register_layer": "capture.registry",
-    "relabelings": "spectra.groups",
+    "relabelings": "groups",
     "with_groups": "batches",
 }
 _AFTER_KERAS = ("capture.", "introspection")

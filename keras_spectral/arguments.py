@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_spectral.batches import Grouped, grouped_dataset
 from keras_spectral.errors import GroupsError
-from keras_spectral.spectra.groups import Membership
+from keras_spectral.groups import Membership
 
 
 def bound(method, *args, **kwargs):

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spectral.errors import GroupsError
-from keras_spectral.spectra.groups import Membership
+from keras_spectral.groups import Membership
 
 _MISFIT = (
     "`groups` must have one label per example. Received: {} labels for a dataset of {}. "

@@ -13,9 +13,9 @@ from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import watched_sites
 from keras_spectral.capture.tape import WatchedForward
 from keras_spectral.errors import GroupsError
+from keras_spectral.groups import Membership
 from keras_spectral.logger import SpectralLogger
 from keras_spectral.settings import Spectra
-from keras_spectral.spectra.groups import Membership
 
 
 class Introspection:

@@ -7,11 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spectral.errors import RecordingError
+from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog
 from keras_spectral.records import encoded
 from keras_spectral.solver import Solver
 from keras_spectral.spectra.bases import Bases
-from keras_spectral.spectra.groups import Membership
 from keras_spectral.spectra.stacks import layout_for
 
 DEFAULT_BATCH = 32

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from keras_spectral.groups import ALL
 from keras_spectral.log import SpectralLog
 from keras_spectral.log.schema import RESIDUAL
 from keras_spectral.spectra.factors import FACTORS
-from keras_spectral.spectra.groups import ALL
 from keras_spectral.spectra.keeping import kept_by
-from keras_spectral.spectra.summaries import SUMMARIES, SpectrumTable
+from keras_spectral.summaries import SUMMARIES, SpectrumTable
 
 
 def encoded(layout, step, epoch, n, factors, mask, bases):

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_spectral import schedules
 from keras_spectral.errors import SettingsError
-from keras_spectral.spectra.summaries import SUMMARIES
+from keras_spectral.summaries import SUMMARIES
 
 QUANTITIES = ("activation", "adjoint", "gradient")
 METHODS = ("auto", "gram", "svd", "subspace")

@@ -6,9 +6,9 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from keras_spectral.groups import Membership
 from keras_spectral.solver import Solver
 from keras_spectral.spectra import pile
-from keras_spectral.spectra.groups import Membership
 from keras_spectral.spectra.layout import Layout, Weight
 from keras_spectral.spectra.row_grams import RowGrams
 

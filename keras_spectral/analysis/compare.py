@@ -28,7 +28,7 @@ from keras_spectral.analysis.permutation import (
     z_scores,
 )
 from keras_spectral.errors import ComparisonError
-from keras_spectral.spectra.summaries import COMPARED, NORMS, SUMMARIES
+from keras_spectral.summaries import COMPARED, NORMS, SUMMARIES
 
 
 def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=None, summaries=None):
@@ -52,7 +52,7 @@ def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=Non
         runs: Run label or list of them; `None` takes all.
         layers: Layer path or list of them; `None` takes all.
         quantities: Quantity or list of them; `None` takes all.
-        summaries: Names out of `keras_spectral.spectra.summaries.SUMMARIES`; `None` takes those in
+        summaries: Names out of `keras_spectral.summaries.SUMMARIES`; `None` takes those in
             `COMPARED` there, all but `numerical_rank`.
 
     Returns:

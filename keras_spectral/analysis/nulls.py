@@ -2,7 +2,7 @@
 
 from keras_spectral.analysis.provenance import declared
 from keras_spectral.analysis.words import counted, listed
-from keras_spectral.spectra.groups import ALL
+from keras_spectral.groups import ALL
 
 NO_RELABELINGS = "no relabelings were recorded: differences only, no p-value can be given"
 ALL_IS_FIXED = f"`{ALL}` is never relabelled: differences only, no p-value can be given"

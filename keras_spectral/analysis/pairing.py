@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import ComparisonError
+from keras_spectral.groups import ALL
 from keras_spectral.log.summary import size_corrected_norms
-from keras_spectral.spectra.groups import ALL
-from keras_spectral.spectra.summaries import NORMS
+from keras_spectral.summaries import NORMS
 
 SERIES = ["layer", "weight", "quantity"]
 MOMENT = ["epoch", "step"]

@@ -8,8 +8,8 @@ import pandas as pd
 from keras_spectral.analysis.nulls import retrained_labels, target_labels, target_text
 from keras_spectral.analysis.provenance import declared, facts, records
 from keras_spectral.analysis.words import SUMMARY_WORDS, counted, listed, shortened
-from keras_spectral.spectra.groups import ALL
-from keras_spectral.spectra.summaries import NORMS
+from keras_spectral.groups import ALL
+from keras_spectral.summaries import NORMS
 
 TOP_ROWS = 10
 LEVEL = 0.05

@@ -8,7 +8,7 @@ import pandas as pd
 from keras_spectral.analysis.compare import comparison as compared
 from keras_spectral.analysis.pairing import SERIES
 from keras_spectral.errors import ComparisonError
-from keras_spectral.spectra.groups import ALL
+from keras_spectral.groups import ALL
 
 MOST_PAIRS = 6
 VALUES = [f"{kind}_{end}" for kind in ("value", "corrected") for end in ("a", "b")]

@@ -2,7 +2,7 @@
 
 import re
 
-from keras_spectral.spectra.summaries import NORMS
+from keras_spectral.summaries import NORMS
 
 SUMMARY_WORDS = {
     "spectral_norm": "largest singular value",

@@ -27,10 +27,10 @@ from keras_spectral.experiment.folder import (
 )
 from keras_spectral.experiment.retraining import permuted, summaries
 from keras_spectral.experiment.study import labellings, split
+from keras_spectral.groups import Membership
 from keras_spectral.log.files import write_csv
 from keras_spectral.model import SpectralModel
 from keras_spectral.neuro import models
-from keras_spectral.spectra.groups import Membership
 
 HELD_OUT = 0.2
 """Share of the training fold by which early stopping judges."""

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import DataError
+from keras_spectral.groups import ALL, Membership, permutation_within
 from keras_spectral.log import SpectralLog
 from keras_spectral.log.schema import ALL_FACTS, RELABELING_KEYS
 from keras_spectral.provenance import groups_are_target
-from keras_spectral.spectra.groups import ALL, Membership, permutation_within
-from keras_spectral.spectra.summaries import SUMMARIES
+from keras_spectral.summaries import SUMMARIES
 
 MOMENT = ["run", "epoch", "step"]
 TIE = 1e-9

@@ -26,12 +26,12 @@ from keras_spectral.experiment.folder import (
 from keras_spectral.experiment.retraining import score_test, target_groups, with_retrainings
 from keras_spectral.experiment.study import fingerprint, labellings
 from keras_spectral.experiment.task import train, train_apart, train_quietly, untold
+from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog, read_log
 from keras_spectral.log.files import read_columns
 from keras_spectral.log.schema import RELABELING_KEYS
 from keras_spectral.neuro import models
 from keras_spectral.provenance import PACKAGES, groups_are_target
-from keras_spectral.spectra.groups import Membership
 
 
 def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):

@@ -10,9 +10,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from keras_spectral import schedules
 from keras_spectral.errors import DataError
+from keras_spectral.groups import Membership, relabelings
 from keras_spectral.neuro.targets import require_enough_per_class
 from keras_spectral.settings import QUANTITIES, Spectra
-from keras_spectral.spectra.groups import Membership, relabelings
 
 MODELS = ("mlp", "bilstm", "transformer", "cnn1d", "cnn3d")
 """What can be trained: functions of `neuro.models`."""

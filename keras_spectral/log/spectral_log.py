@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import LogError
+from keras_spectral.groups import ALL
 from keras_spectral.log import files
 from keras_spectral.log.schema import (
     ALL_FACTS,
@@ -25,9 +26,8 @@ from keras_spectral.log.schema import (
 )
 from keras_spectral.log.spool import Spool
 from keras_spectral.log.summary import size_corrected_norms, spectrum_table
-from keras_spectral.spectra.groups import ALL
 from keras_spectral.spectra.subspace import sigma_errors
-from keras_spectral.spectra.summaries import SUMMARIES
+from keras_spectral.summaries import SUMMARIES
 
 
 class SpectralLog:
@@ -45,7 +45,7 @@ class SpectralLog:
 
     Attributes:
         relabelings: DataFrame, one row per pseudo-group spectrum: the keys, `relabeling` (from 1),
-            sizes, and every summary of `keras_spectral.spectra.summaries`.
+            sizes, and every summary of `keras_spectral.summaries`.
         provenance: Dictionary that goes beside the log as JSON.
     """
 
@@ -246,7 +246,7 @@ class SpectralLog:
         """Return summaries of every spectrum beside its keys.
 
         Args:
-            *names: Names out of `keras_spectral.spectra.summaries.SUMMARIES`; none means all.
+            *names: Names out of `keras_spectral.summaries.SUMMARIES`; none means all.
             size_corrected: Multiply norms by `size_correction`, so that groups of different sizes
                 can be compared. Ranks cannot be corrected and stay as they are.
 

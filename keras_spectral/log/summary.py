@@ -1,6 +1,6 @@
 """Rows of a log in the form that summaries take, and their norms made comparable."""
 
-from keras_spectral.spectra.summaries import NORMS, SpectrumTable, size_correction
+from keras_spectral.summaries import NORMS, SpectrumTable, size_correction
 
 
 def spectrum_table(rows, sigma):

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from keras_spectral.groups import Membership, relabelings
 from keras_spectral.log import SpectralLog
-from keras_spectral.spectra.groups import Membership, relabelings
-from keras_spectral.spectra.summaries import SUMMARIES, SpectrumTable
+from keras_spectral.summaries import SUMMARIES, SpectrumTable
 
 KEYS = ("run", "epoch", "step", "layer", "weight", "quantity", "group")
 

@@ -10,7 +10,7 @@ import pytest
 from keras_spectral.analysis import compare_groups, z_by_step
 from keras_spectral.errors import ComparisonError, LogError
 from keras_spectral.log import SpectralLog
-from keras_spectral.spectra.summaries import NORMS, SUMMARIES
+from keras_spectral.summaries import NORMS, SUMMARIES
 
 KS_99 = 1.63
 """99 % quantile of the Kolmogorov statistic times the root of the sample size."""

@@ -11,7 +11,7 @@ from keras_spectral.analysis.figures.looks import COLOURS, looks
 from keras_spectral.analysis.words import series_names
 from keras_spectral.errors import ComparisonError, LogError
 from keras_spectral.log import SpectralLog
-from keras_spectral.spectra.summaries import size_correction
+from keras_spectral.summaries import size_correction
 
 EIGHT = dict.fromkeys("ABCDEFGH", 5)
 

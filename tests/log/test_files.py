@@ -14,7 +14,7 @@ from keras_spectral.errors import LogError
 from keras_spectral.log import SpectralLog, files, read_log
 from keras_spectral.log.files import json_path, relabelings_path
 from keras_spectral.log.schema import FACTS, KEYS
-from keras_spectral.spectra.summaries import SUMMARIES
+from keras_spectral.summaries import SUMMARIES
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras_spectral.errors import LogError
 from keras_spectral.log import SpectralLog
 from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS
-from keras_spectral.spectra.summaries import SUMMARIES
+from keras_spectral.summaries import SUMMARIES
 
 
 def make_log(steps=(0, 1), layers=("hidden", "out"), groups=("all", "SZ"), run="", **options):

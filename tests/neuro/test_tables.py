@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from keras_spectral.errors import DataError
+from keras_spectral.groups import Membership
 from keras_spectral.neuro.simulate import simulated_fnc, write_simulated_tables
 from keras_spectral.neuro.tables import joined_tables, load_tables
 from keras_spectral.neuro.targets import (
@@ -15,7 +16,6 @@ from keras_spectral.neuro.targets import (
     target_classes,
     target_column,
 )
-from keras_spectral.spectra.groups import Membership
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 FNC = "Id,a,b\n01,1,2\n02,2,2.5\n03,3,1\n"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from keras_spectral.errors import DataError
+from keras_spectral.groups import Membership
 from keras_spectral.neuro.tables import Joined
 from keras_spectral.neuro.targets import (
     group_columns,
@@ -12,7 +13,6 @@ from keras_spectral.neuro.targets import (
     target_classes,
     target_column,
 )
-from keras_spectral.spectra.groups import Membership
 
 IDS = pd.Index([f"s{row}" for row in range(4)], name="id")
 LABELS = pd.DataFrame(

@@ -5,9 +5,9 @@ import pandas as pd
 
 from keras_spectral.analysis.words import series_names
 from keras_spectral.errors import LogError
+from keras_spectral.groups import ALL
 from keras_spectral.log.summary import size_corrected_norms
-from keras_spectral.spectra.groups import ALL
-from keras_spectral.spectra.summaries import size_correction
+from keras_spectral.summaries import size_correction
 
 MAX_POINTS = 120
 """More steps than this are drawn as means of consecutive steps."""

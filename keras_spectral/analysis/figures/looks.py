@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from keras_spectral.spectra.groups import ALL
+from keras_spectral.groups import ALL
 
 INK = "#1a1a1a"
 FAINT = "#6b6b6b"

@@ -23,7 +23,7 @@ from keras_spectral.analysis.figures.panels import (
 )
 from keras_spectral.analysis.figures.strokes import Strokes
 from keras_spectral.analysis.words import SUMMARY_WORDS, correction_words, leading_words
-from keras_spectral.spectra.summaries import NORMS
+from keras_spectral.summaries import NORMS
 
 MAX_PANELS = 12
 NOTHING = "the recorded spectra are truncated (`top_k`) or not finite."

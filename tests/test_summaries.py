@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_spectral.spectra.summaries import (
+from keras_spectral.summaries import (
     NORMS,
     SUMMARIES,
     SpectrumTable,

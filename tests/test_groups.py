@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_spectral.errors import GroupsError
-from keras_spectral.spectra.groups import MAX_GROUPS, Membership, relabelings
+from keras_spectral.groups import MAX_GROUPS, Membership, relabelings
 
 LABELS = ["SZ", "HC", "SZ", "HC", "BP"]
 
