@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Spectra": "settings",
     "SpectralLog": "log",
-    "SpectralLogger": "logger",
+    "SpectralLogger": "recorder",
     "SpectralModel": "model",
     "check_layer": "capture.checking",
     "coverage": "capture.coverage",

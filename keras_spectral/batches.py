@@ -1,7 +1,15 @@
-"""How groups travel with their examples: through shuffling, batching and splitting."""
+"""How groups travel with their examples, and where they are taken off.
 
+With each example travels one number: its row in the table of groups (`groups.Membership`). Keras
+shuffles, splits and batches inputs, targets and weights, and nothing else; so the number travels in
+the place of `x`, in a `Grouped`. It is taken off before any other code sees the batch. Which groups
+an example belongs to is looked up in the table, by the host.
+"""
+
+import hashlib
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,36 +21,81 @@ _MISFIT = (
     "Try the labels of just the examples in the dataset, in the same order."
 )
 
+_KEY = "keras_spectral groups "
+"""A dataset carries numbers under a key that begins with this and ends with a digest of the table.
+A dictionary of plain tensors passes through every operation of `tf.data`."""
+
+_TABLES: dict[str, Membership] = {}
+"""The tables of groups that datasets of this process refer to, by key."""
+
 
 class Grouped(NamedTuple):
-    """Inputs with their group mask, in the place of `x`: Keras moves both alike.
+    """Inputs and the numbers of their examples, in the place of `x`: Keras moves both alike.
 
     Attributes:
         x: What the model's `call` receives.
-        mask: 0/1 array or tensor `[n, g]`.
+        index: Integer array or tensor `[n]`, the row of each example in the table of groups.
     """
 
     x: Any
-    mask: Any
+    index: Any
 
 
-class GroupMask(tf.experimental.BatchableExtensionType):
-    """The fourth member of a dataset's elements: a mask that knows the names of its columns.
+def without_groups(data):
+    """Return a batch as a plain model would receive it, and the numbers of its examples.
 
-    Attributes:
-        mask: uint8 tensor `[g]` of one example, or `[n, g]` of a batch.
-        names: Group labels.
-        relabeling: For each column 0, or the number of the relabelling it belongs to.
-        within_strata: As in `Membership`.
+    Args:
+        data: Batch from Keras: `x`, or a tuple that begins with `x`, which may be `Grouped`.
+
+    Returns:
+        `(batch, index)`: the batch without groups, and an integer tensor `[n]` or `None`.
     """
+    if isinstance(data, Grouped):
+        return data.x, data.index
+    if isinstance(data, tuple | list) and data and isinstance(data[0], Grouped):
+        return (data[0].x, *data[1:]), data[0].index
+    return data, None
 
-    mask: tf.Tensor
-    names: tuple[str, ...]
-    relabeling: tuple[int, ...]
-    within_strata: bool
 
-    class Spec:
-        """Specification of a `GroupMask`, made by TensorFlow."""
+def grouped_inputs(x, groups):
+    """Return inputs that carry their groups, and the table of groups.
+
+    Args:
+        x: Inputs, as given to `fit`: arrays, or a dataset from `with_groups`.
+        groups: Groups, as given to `fit`.
+
+    Returns:
+        `(x, membership)`: inputs for Keras, and the `Membership` of all examples.
+
+    Raises:
+        GroupsError: If `groups` does not fit `x`.
+    """
+    if isinstance(x, tf.data.Dataset):
+        _require_none_beside(groups)
+        return grouped_dataset(x)
+    if groups is None:
+        return x, Membership.of(None)
+    leaves = [leaf for leaf in keras.tree.flatten(x) if hasattr(leaf, "shape")]
+    if not leaves:
+        raise GroupsError(
+            "`groups` must come with arrays as `x`, or inside a tf.data.Dataset. "
+            f"Received: x of type {type(x).__name__}. Try `keras_spectral.with_groups`."
+        )
+    membership = Membership.of(groups, n=leaves[0].shape[0])
+    return Grouped(x, np.arange(len(membership), dtype=np.int32)), membership
+
+
+def plain_inputs(x):
+    """Return inputs without the groups that they may carry.
+
+    Args:
+        x: Inputs, as given to `predict`, `evaluate` or as `validation_data`.
+    """
+    if isinstance(x, Grouped):
+        return x.x
+    if not isinstance(x, tf.data.Dataset) or _key_of(x.element_spec) is None:
+        return x
+    return x.map(lambda *element: element[:-1])
 
 
 def with_groups(dataset, groups, batched=None):
@@ -57,7 +110,8 @@ def with_groups(dataset, groups, batched=None):
         batched: Whether elements are batches. `None` infers it from their number and shapes.
 
     Returns:
-        Dataset of `(x, y, sample_weight, groups)`, to shuffle, batch, prefetch and pass to `fit`.
+        Dataset whose elements have one more member, the groups: a dictionary with one integer
+        tensor, the number of each example. To shuffle, batch, prefetch and pass to `fit`.
 
     Raises:
         GroupsError: If the number of labels cannot be that of the examples, or it cannot be told
@@ -65,15 +119,13 @@ def with_groups(dataset, groups, batched=None):
 
     Example:
         >>> data = tf.data.Dataset.from_tensor_slices(([[1.0], [2.0]], [0, 1]))
-        >>> for x, y, sample_weight, groups in with_groups(data, ["HC", "SZ"]).batch(2):
-        ...     print(groups.names, groups.mask.numpy().tolist())
-        ('HC', 'SZ') [[1, 0], [0, 1]]
+        >>> for x, y, groups in with_groups(data, ["HC", "SZ"]).batch(2):
+        ...     print(*(numbers.numpy() for numbers in groups.values()))
+        [0 1]
     """
     _require_tuples(dataset)
     membership = Membership.of(groups)
-    mask = tf.constant(membership.mask.astype("uint8"))
-    relabeling = tuple(int(r) for r in membership.relabeling)
-    columns = (membership.names, relabeling, membership.within_strata)
+    key = _registered(membership)
     elements = int(dataset.cardinality())
     batched = _is_batched(dataset, len(membership)) if batched is None else batched
     if not batched and elements >= 0 and elements != len(membership):
@@ -81,10 +133,9 @@ def with_groups(dataset, groups, batched=None):
     largest = _static_batch_size(dataset) if batched else 1
     misfit = _MISFIT.format(len(membership), "more or fewer examples")
 
-    def with_rows(seen, element):
+    def with_numbers(seen, element):
         position, begin = seen
-        x, y, sample_weight = element if len(element) == 3 else (*element, None)
-        part = next(part for part in tf.nest.flatten((y, x)) if part is not None)
+        part = next(part for part in tf.nest.flatten(element[::-1]) if part is not None)
         n = tf.shape(part, tf.int64)[0] if batched else tf.constant(1, tf.int64)
         end = begin + n
         left = tf.constant(len(membership), tf.int64) - end
@@ -92,15 +143,11 @@ def with_groups(dataset, groups, batched=None):
         fits = (left >= 0) & ((left < largest) | (position + 1 != elements))
         checked = tf.debugging.Assert(fits, [misfit])
         with tf.control_dependencies([checked]):
-            rows = mask[begin:end] if batched else mask[begin]
-        return (position + 1, end), (x, y, sample_weight, rows)
+            index = tf.range(begin, end) if batched else begin
+        return (position + 1, end), (*element, {key: tf.cast(index, tf.int32)})
 
-    def with_names(x, y, sample_weight, rows):
-        return x, y, sample_weight, GroupMask(rows, *columns)
-
-    # In two steps, as `scan` cannot make a `GroupMask`.
     zero = tf.constant(0, tf.int64)
-    return dataset.scan((zero, zero), with_rows).map(with_names)
+    return dataset.scan((zero, zero), with_numbers)
 
 
 def grouped_dataset(dataset):
@@ -110,38 +157,66 @@ def grouped_dataset(dataset):
         dataset: Any `tf.data.Dataset`, with or without groups.
 
     Returns:
-        `(dataset, membership)`: elements `(Grouped, y, sample_weight)` and a `Membership` without
+        `(dataset, membership)`: elements that begin with a `Grouped` and the `Membership` of all
         examples if there are groups; else the dataset itself and no groups.
 
     Raises:
-        GroupsError: If elements have four members, the last not made by `with_groups`.
+        GroupsError: If the table of groups belongs to another process, or elements have a fourth
+            member that `with_groups` has not made.
     """
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 4:
+    key = _key_of(dataset.element_spec)
+    if key is None:
+        _require_no_fourth(dataset.element_spec)
         return dataset, Membership.of(None)
-    if not isinstance(spec[3], GroupMask.Spec):
+    if key not in _TABLES:
+        raise GroupsError(
+            "A dataset with groups must come from `keras_spectral.with_groups` in this process. "
+            f"Received: numbers of examples under {key!r}, whose table is not here. "
+            "Try `with_groups` with the same labels once more, after loading the dataset."
+        )
+
+    def grouped(x, *rest):
+        *others, groups = rest
+        return (Grouped(x, groups[key]), *others)
+
+    return dataset.map(grouped), _TABLES[key]
+
+
+def _registered(membership):
+    digest = hashlib.sha256(repr((membership.names, membership.relabeling.tolist())).encode())
+    digest.update(np.packbits(membership.mask).tobytes())
+    key = _KEY + digest.hexdigest()[:16]
+    _TABLES[key] = membership
+    return key
+
+
+def _key_of(spec):
+    """Return the key of the groups that elements carry, or `None`."""
+    if not isinstance(spec, tuple) or len(spec) < 2 or not isinstance(spec[-1], dict):
+        return None
+    keys = [key for key in spec[-1] if isinstance(key, str) and key.startswith(_KEY)]
+    return keys[0] if keys else None
+
+
+def _require_no_fourth(spec):
+    if isinstance(spec, tuple) and len(spec) == 4:
         raise GroupsError(
             "A dataset with groups must come from `keras_spectral.with_groups(dataset, groups)`. "
             f"Received: elements with a fourth member {spec[3]}."
         )
-    mapped = dataset.map(lambda x, y, weight, groups: (Grouped(x, groups.mask), y, weight))
-    return mapped, _without_examples(spec[3])
 
 
-def ungrouped(x):
-    """Return the inputs and the mask (or `None`) of what stood in the place of `x`."""
-    return x if isinstance(x, Grouped) else (x, None)
-
-
-def _without_examples(spec):
-    mask = np.zeros((0, len(spec.names)), dtype=bool)
-    relabeling = np.asarray(spec.relabeling, dtype=np.int32)
-    return Membership(tuple(spec.names), mask, relabeling, spec.within_strata)
+def _require_none_beside(groups):
+    if groups is not None:
+        raise GroupsError(
+            "`groups` must travel inside a tf.data.Dataset. Received: groups beside a dataset. "
+            "Try `keras_spectral.with_groups(dataset, groups)` in its place."
+        )
 
 
 def _require_tuples(dataset):
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3) or _key_of(spec) is not None:
         raise GroupsError(
             "`dataset` must have elements (x, y) or (x, y, sample_weight). "
             f"Received: elements {spec}. Try `dataset.map` to arrange them."

@@ -7,23 +7,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_spectral.batches import Grouped, grouped_dataset, ungrouped
+from keras_spectral.batches import Grouped, grouped_inputs, without_groups
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import watched_sites
-from keras_spectral.capture.tape import WatchedForward
-from keras_spectral.errors import GroupsError
+from keras_spectral.capture.tape import watched_pass
 from keras_spectral.groups import Membership
-from keras_spectral.logger import SpectralLogger
+from keras_spectral.recorder import SpectralLogger
 from keras_spectral.settings import Spectra
 
 
 class Introspection:
-    """Looks at a model on batches, as often as wanted, without tracing again.
+    """Records a model on batches, as often as wanted, without tracing again.
 
     Args:
         model: Compiled `keras.Model`, whose loss is used.
-        settings: `Spectra`; its schedule counts the batches looked at.
+        settings: `Spectra`; its schedule is not used.
 
     Raises:
         ValueError: If the model is not compiled.
@@ -38,41 +37,43 @@ class Introspection:
         self._model = model
         self._sites = None
         self.logger = SpectralLogger(settings)
-        self._look = self._watch if model.run_eagerly else tf.function(self._watch)
+        self._run = self._watched if model.run_eagerly else tf.function(self._watched)
 
-    def look(self, x, y, sample_weight, mask):
+    def record(self, x, y, sample_weight, index):
         """Record one batch.
 
         Args:
             x: Inputs, as the model's `call` takes them.
             y: Targets.
             sample_weight: Weights, or `None`.
-            mask: 0/1 tensor `[n, g]`, or `None`.
+            index: Integer tensor `[n]`, the number of each example, or `None`.
         """
         if self._sites is None:
             self._forward(x)  # builds the model, and every layer in it
             sites = watched_sites(self._model, self.logger.settings)
             self._sites = aligned_sites(sites, self._forward, x, self.logger.settings.strict)
-        self.logger.make_room(1)
+        members = self.logger.members(index)
+        given = None if members is None else tf.constant(members, tf.uint8)
         with _metrics_kept(self._model):
-            self._look(x, y, sample_weight, mask)
+            n, found = self._run(x, y, sample_weight, given)
+        names = [(site.path, name) for site in self._sites for name, _ in site.weights]
+        factors = {name: found[name] for name in names if name in found}
+        self.logger.update_state(factors, int(n), members)
+        self.logger.advance()
 
     def _forward(self, x):
         return self._model(x, training=False)
 
-    def _watch(self, x, y, sample_weight, mask):
-        watched = WatchedForward(self._sites)
-        with tf.GradientTape() as tape, watched(tape.watch):
-            y_pred = self._forward(x)
-            loss = self._model._compute_loss(
-                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False
-            )
+    def _watched(self, x, y, sample_weight, members):
+        watched = watched_pass(
+            self._sites,
+            lambda: self._model._compute_loss(
+                x=x, y=y, y_pred=self._forward(x), sample_weight=sample_weight, training=False
+            ),
+        )
         n = tf.shape(keras.tree.flatten(x)[0])[0]
-        due = self.logger.due()
         per_example = self.logger.settings.gradients == "per_example"
-        backward = Backward(n, mask, due, example_gradients=per_example)
-        adjoints = tape.gradient(loss, watched.outputs)
-        self.logger.update_state(lambda: watched.factors(adjoints, backward), mask, n, due)
+        return n, watched.factors(Backward(n, members, example_gradients=per_example))
 
 
 @contextlib.contextmanager
@@ -116,17 +117,17 @@ def introspect(
     own = getattr(model, "spectral_logger", None)
     settings = Spectra.of(spectra) or (own.settings if own else Spectra())
     inspection = Introspection(model, every_call(settings))
-    batches, membership, size = data_batches(x, y, groups, sample_weight, batch_size)
-    inspection.logger.begin(membership, size)
+    batches, membership = data_batches(x, y, groups, sample_weight, batch_size)
+    inspection.logger.membership = membership
     for batch in batches.take(-1 if steps is None else steps):
         inputs, y_true, weights = keras.utils.unpack_x_y_sample_weight(batch)
-        inputs, mask = ungrouped(inputs)
-        inspection.look(inputs, y_true, weights, mask)
+        (inputs,), index = without_groups((inputs,))
+        inspection.record(inputs, y_true, weights, index)
     return inspection.logger.result()
 
 
 def data_batches(x, y, groups, sample_weight, batch_size):
-    """Return data as batches `(Grouped, y, sample_weight)` in their given order.
+    """Return data as batches that begin with a `Grouped`, in their given order.
 
     Args:
         x: Arrays or a dataset, as in `introspect`.
@@ -136,25 +137,19 @@ def data_batches(x, y, groups, sample_weight, batch_size):
         batch_size: Examples per batch; `None` for all at once.
 
     Returns:
-        `(dataset, membership, batch size or None)`.
+        `(dataset, membership)`.
 
     Raises:
         GroupsError: If `groups` does not fit `x`.
     """
     if isinstance(x, tf.data.Dataset):
-        if groups is not None:
-            raise GroupsError(
-                "`groups` must travel inside a tf.data.Dataset. Received: groups beside a dataset. "
-                "Try `introspect(model, keras_spectral.with_groups(dataset, groups))`."
-            )
-        return (*grouped_dataset(x), None)
+        return grouped_inputs(x, groups)
     arrays = keras.tree.map_structure(_array, x)
     n = len(keras.tree.flatten(arrays)[0])
     membership = Membership.of(groups, n=n)
     targets, weights = (keras.tree.map_structure(_array, part) for part in (y, sample_weight))
-    parts = (Grouped(_tuples(arrays), membership.mask.astype("uint8")), _tuples(targets), weights)
-    size = min(batch_size or n, n)
-    return tf.data.Dataset.from_tensor_slices(parts).batch(size), membership, size
+    parts = (Grouped(_tuples(arrays), np.arange(n)), _tuples(targets), weights)
+    return tf.data.Dataset.from_tensor_slices(parts).batch(min(batch_size or n, n)), membership
 
 
 def every_call(settings):

@@ -1,13 +1,16 @@
-"""What one step leaves in the buffer, and how a log is made of its spectra.
+"""What one recorded step leaves, by name, and how a log is made of its spectra.
 
 Letters: `g` group (the whole batch first), `r` record.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from keras_spectral.groups import ALL
+from keras_spectral.groups import ALL, Membership
 from keras_spectral.log import SpectralLog
 from keras_spectral.log.schema import RESIDUAL
 from keras_spectral.spectra.factors import FACTORS
@@ -15,25 +18,53 @@ from keras_spectral.spectra.keeping import kept_by
 from keras_spectral.summaries import SUMMARIES, SpectrumTable
 
 
-def encoded(layout, step, epoch, n, factors, mask, bases):
-    """Return the tensors that one step leaves, a record for `spectra.pile`. Runs in the graph.
+@dataclass(frozen=True)
+class Record:
+    """What one recorded step leaves.
+
+    Attributes:
+        step: Number of the step.
+        epoch: Number of the epoch.
+        mask: Boolean array `[n, g]`, which example is in which group.
+        factors: Dictionary `(layer path, weight name) -> Factors`, in the order of the model.
+        membership: `Membership` of all examples, whose groups are the columns of the mask.
+    """
+
+    step: int
+    epoch: int
+    mask: Any
+    factors: Any
+    membership: Membership
+
+    @property
+    def n(self):
+        """Number of examples."""
+        return len(self.mask)
+
+    @property
+    def nbytes(self):
+        """Bytes of all tensors."""
+        leaves = tf.nest.flatten(list(self.factors.values()), expand_composites=True)
+        return sum(x.dtype.size * int(np.prod(x.shape)) for x in leaves if x is not None)
+
+
+def encoded(layout, record, bases):
+    """Return what is known of a step as a list of arrays, a record for `spectra.pile`.
 
     Args:
         layout: `Layout`.
-        step: Scalar integer tensor.
-        epoch: Scalar integer tensor.
-        n: Scalar integer tensor, the number of examples.
-        factors: List of `Factors`, in the order of the layout's weights.
-        mask: 0/1 tensor `[n, g - 1]`, or `None`.
+        record: `Record`.
         bases: `Bases` that follow the steps.
 
     Returns:
-        List of tensors.
+        List of arrays.
     """
-    positions = [f.positions(name) for f in factors for name in FACTORS]
-    head = tf.stack([tf.cast(value, tf.int64) for value in (step, epoch, *positions)])
-    members = tf.zeros(tf.stack([n, 0]), tf.uint8) if mask is None else tf.cast(mask, tf.uint8)
-    return [head, members, *kept_by(layout.stacks, factors, mask, n, bases)]
+    factors = list(record.factors.values())
+    positions = [int(f.positions(name)) for f in factors for name in FACTORS]
+    head = np.array([record.step, record.epoch, *positions])
+    mask = None if not record.mask.shape[1] else record.mask
+    kept = kept_by(layout.stacks, factors, mask, record.n, bases)
+    return [head, record.mask, *(np.asarray(part) for part in kept)]
 
 
 def decoded(spectra, membership):

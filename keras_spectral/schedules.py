@@ -1,10 +1,8 @@
-"""When to look: schedules that tell which training steps are recorded.
+"""Schedules: which training steps are recorded.
 
-A schedule is a function `(step, epoch, batch) -> bool`. `step` counts batches from 0 over the
-whole life of the model, `epoch` is the epoch of the current `fit`, `batch` counts batches from 0
-within that epoch. Inside a graph all three are scalar `int64` tensors, so a schedule of your own
-must be written with operators that work on both (`%`, `==`, `&`, `<`), without `if`. It may return
-several booleans: the step is recorded if any of them is true.
+A schedule is a plain Python function `(step, epoch, batch) -> bool`, called before every step.
+`step` counts batches from 0 over the whole life of the model, `epoch` is the epoch of the current
+`fit`, `batch` counts batches from 0 within that epoch; all three are `int`.
 
 Example:
     >>> from keras_spectral import schedules
@@ -56,7 +54,7 @@ class epochs:
 
     def __call__(self, step, epoch, batch):
         """Tell whether `batch` is the first one of a due epoch."""
-        return (epoch % self.n == 0) & (batch == 0)
+        return epoch % self.n == 0 and batch == 0
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,13 @@ class at:
             )
         object.__setattr__(self, "steps", steps)
 
+    @cached_property
+    def _among(self):
+        return frozenset(self.steps)
+
     def __call__(self, step, epoch, batch):
         """Tell whether `step` is one of the given steps."""
-        return _among(self.steps, step)
+        return step in self._among
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,13 @@ class logarithmic:
         powers = (round(10 ** (j / self.per_decade)) for j in range(9 * self.per_decade + 1))
         return (0, *sorted(set(powers)))
 
+    @cached_property
+    def _among(self):
+        return frozenset(self.steps)
+
     def __call__(self, step, epoch, batch):
         """Tell whether `step` lies on the logarithmic grid."""
-        return _among(self.steps, step)
+        return step in self._among
 
 
 BY_NAME = {schedule.__name__: schedule for schedule in (every, epochs, at, logarithmic)}
@@ -145,11 +151,6 @@ def from_config(config):
     """
     arguments = dict(config)
     return BY_NAME[arguments.pop("name")](**arguments)
-
-
-def _among(steps, step):
-    due = np.asarray(steps) == step  # a tensor on the right gives one boolean tensor
-    return bool(due.any()) if isinstance(due, np.ndarray) else due
 
 
 def _whole_number(name, value):

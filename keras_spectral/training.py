@@ -1,34 +1,29 @@
 """Training, watched: what `SpectralModel` adds to `keras.Model`.
 
-`SpectralTraining.train_step` is the one place where training happens: forward under a
-`tf.GradientTape`, one backward pass for the weight gradients and all adjoints, the update exactly
-as Keras does it, then the record.
+The host chooses. Before every execution it asks the schedule. If no step is due, the function that
+a plain `keras.Model` compiles runs on the plain batch. If one is, another compiled function runs a
+single step and returns, besides what Keras wants to know, the record of that step.
 """
 
+import contextlib
+import functools
 import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_spectral.arguments import (
-    batch_size,
-    bound,
-    callbacks_of,
-    with_clock,
-    with_mask,
-    without_mask,
-)
-from keras_spectral.batches import ungrouped
+from keras_spectral.arguments import bound, callbacks_of, with_callback
+from keras_spectral.batches import grouped_inputs, plain_inputs, without_groups
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.rule import Backward
-from keras_spectral.capture.sites import watched_sites
-from keras_spectral.capture.tape import WatchedForward
-from keras_spectral.clock import Clock
-from keras_spectral.errors import SettingsError
+from keras_spectral.capture.sites import require_known_layers, watched_sites
+from keras_spectral.capture.tape import watched_pass
+from keras_spectral.errors import SettingsError, UnsupportedLayerError
+from keras_spectral.groups import Membership
 from keras_spectral.introspection import introspect
-from keras_spectral.logger import CAPACITY, SpectralLogger, require_one_replica
 from keras_spectral.provenance import continued, provenance
+from keras_spectral.recorder import SpectralLogger, require_one_replica
 from keras_spectral.settings import Spectra
 
 
@@ -43,8 +38,7 @@ class SpectralTraining:
     spectral_logger: Any = None
     _past_logger: Any = None
     evaluation_log = None
-    _sites = None
-    _jitted_update: Any = None
+    _recorded_steps: Any = None
 
     def compile(self, *args, spectra=1, **kwargs):
         """Configure the model for training as `keras.Model.compile` does, and what to record.
@@ -60,9 +54,8 @@ class SpectralTraining:
         """
         settings = Spectra.of(spectra)
         super().compile(*args, **kwargs)
-        capacity = max(CAPACITY, self.steps_per_execution)
         before = self.spectral_logger or self._past_logger
-        logger = None if settings is None else SpectralLogger(settings, capacity, before)
+        logger = None if settings is None else SpectralLogger(settings, before)
         self.spectral_logger = logger
         self._past_logger = before if logger is None else None  # for a later `compile`
 
@@ -95,23 +88,26 @@ class SpectralTraining:
             RecordingError: If training is distributed over several replicas.
         """
         arguments = bound(keras.Model.fit, self, x, y, *args, **kwargs)
-        arguments, membership = with_mask(arguments, groups, self.spectral_logger is not None)
-        arguments["validation_data"] = without_mask(arguments.get("validation_data"))
-        if self.spectral_logger is None:
-            return super().fit(**arguments)
+        arguments["validation_data"] = plain_inputs(arguments.get("validation_data"))
+        grouped, membership = grouped_inputs(arguments.get("x"), groups)
+        logger = self.spectral_logger
+        if logger is None:
+            return super().fit(**{**arguments, "x": plain_inputs(arguments.get("x"))})
         require_one_replica(self.distribute_strategy)
-        self.spectral_logger.begin(membership, batch_size(arguments))
+        if self.built:
+            require_known_layers(self, logger.settings)
+        logger.result()
+        logger.membership = membership
         callbacks = callbacks_of(arguments.get("callbacks"))
-        arguments["callbacks"] = with_clock(
-            arguments.get("callbacks"), Clock(self.spectral_logger), self
-        )
-        log = self.spectral_logger.result()
-        made = provenance(self, self.spectral_logger.settings, x, y, membership)
+        arguments["callbacks"] = with_callback(arguments.get("callbacks"), _Epochs(logger), self)
+        log = logger.result()
+        made = provenance(self, logger.settings, x, y, membership)
         log.provenance = continued(log.provenance, made)
         try:
-            return super().fit(**arguments)
+            return super().fit(**{**arguments, "x": grouped})
         finally:
-            self.spectral_logger.result()
+            logger.result()
+            logger.membership = Membership.of(None)
             for callback in callbacks:
                 getattr(callback, "flush_spectra", lambda: None)()
 
@@ -135,8 +131,8 @@ class SpectralTraining:
             GroupsError: If `groups` does not fit `x`.
         """
         arguments = bound(keras.Model.evaluate, self, x, y, *args, **kwargs)
-        plain, membership = with_mask(arguments, groups, False)
-        result = super().evaluate(**plain)
+        _, membership = grouped_inputs(x, groups)
+        result = super().evaluate(**{**arguments, "x": plain_inputs(x)})
         if membership.names and self.spectral_logger is not None:
             self.evaluation_log = introspect(
                 self,
@@ -149,86 +145,67 @@ class SpectralTraining:
             )
         return result
 
-    def train_step(self, data):
-        """Train on one batch: forward, backward, update, record.
+    def predict(self, x, *args, **kwargs):
+        """Predict as `keras.Model.predict` does.
 
         Args:
-            data: `(x, y, sample_weight)`, where `x` may be a `Grouped`.
+            x: As in `keras.Model.predict`; a dataset from `with_groups` is taken without groups.
+            *args: As in `keras.Model.predict`.
+            **kwargs: As in `keras.Model.predict`.
+
+        Returns:
+            What `keras.Model.predict` returns.
+        """
+        return super().predict(plain_inputs(x), *args, **kwargs)
+
+    def train_step(self, data):
+        """Train on one batch: forward, backward, update. Watched where the step is recorded.
+
+        Args:
+            data: Batch as in `keras.Model.train_step`.
 
         Returns:
             Dictionary of metric values.
         """
-        if self.spectral_logger is None:
+        steps = self._recorded_steps
+        if steps is None or not steps.is_running:
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x, mask = ungrouped(x)
-        if self._sites is None:
-            self._sites = self._trainable_sites(x, y, sample_weight)
-        due, n = self.spectral_logger.due(), n_examples(x)
-        if self.jit_compile:  # spectra stay outside of XLA
-            logs, factors = self._jitted_update(x, y, sample_weight, mask, due)
-            names = [(site.path, name) for site in self._sites for name, _ in site.weights]
-            ordered = {name: factors[name] for name in names if name in factors}
-            self.spectral_logger.update_state(lambda: ordered, mask, n, due)
-            return logs
+        scale = None
 
-        def record(find):
-            self.spectral_logger.update_state(find, mask, n, due)
-
-        return self._update(x, y, sample_weight, mask, due, record)[0]
-
-    def _update(self, x, y, sample_weight, mask, due, record=lambda find: find()):
-        watched = WatchedForward(self._sites)
         # Forward pass
-        with tf.GradientTape() as tape:
-            with watched(tape.watch):
-                y_pred = self._forward(x)
-                loss = self._compute_loss(
-                    x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
-                )
+        def forward():
+            nonlocal scale, y_pred
+            y_pred = self._forward(x)
+            loss = self._compute_loss(
+                x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+            )
             self._loss_tracker.update_state(loss, sample_weight=n_examples(x))
-            unscaled = 1.0
-            scale = self.optimizer.scale_loss(unscaled)
-            loss = self.optimizer.scale_loss(loss)
+            one = 1.0
+            scale = self.optimizer.scale_loss(one)
+            scale = None if scale is one else scale
+            return self.optimizer.scale_loss(loss)
 
         # One backward pass for weight gradients and adjoints
+        y_pred = None
+        sites = steps.sites(x, y, sample_weight)  # builds the model
         weights = self.trainable_weights
-        gradients = tape.gradient(loss, weights + watched.outputs)
-        backward = Backward(
-            n_examples(x),
-            mask,
-            due,
-            scale=None if scale is unscaled else scale,
-            example_gradients=self.spectral_logger.settings.gradients == "per_example",
-            jit=bool(self.jit_compile),
-        )
+        watched = watched_pass(sites, forward, weights)
         # Before the update: a family may look at its weights again.
-        factors = record(lambda: watched.factors(gradients[len(weights) :], backward))
+        steps.take(watched, n_examples(x), scale)
 
         # Update weights
         if weights:
-            self.optimizer.apply_gradients(zip(gradients[: len(weights)], weights, strict=True))
+            self.optimizer.apply_gradients(zip(watched.gradients, weights, strict=True))
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight), factors
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _forward(self, x):
         return self(x, training=True) if self._call_has_training_arg else self(x)
 
-    def test_step(self, data):
-        """Evaluate one batch.
-
-        Args:
-            data: `(x, y, sample_weight)`, where `x` may be a `Grouped`.
-
-        Returns:
-            Dictionary of metric values.
-        """
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return super().test_step((ungrouped(x)[0], y, sample_weight))
-
     def make_train_function(self, force=False):
-        """Build the function that `fit` runs, with spectra outside of XLA.
+        """Build what `fit` runs: a plain function, and one that records.
 
         Args:
             force: Build it even if it is there.
@@ -238,16 +215,26 @@ class SpectralTraining:
         """
         if self.spectral_logger is None or (self.train_function is not None and not force):
             return super().make_train_function(force)
-        jit = self.jit_compile
-        self._sites = None
-        if jit:
-            self._jitted_update = tf.function(self._update, jit_compile=True, reduce_retracing=True)
-        self.jit_compile = False
-        try:
-            super().make_train_function(force=True)
-        finally:
-            self.jit_compile = jit
-        self.train_function = self._draining(self.train_function)
+        self._recorded_steps = RecordedSteps(self)
+        self.train_function = HostChoice(self, self._recorded_steps)
+
+    def make_test_function(self, force=False):
+        """Build what `evaluate` runs: `fit` may give it a part of inputs that carry groups.
+
+        Args:
+            force: Build it even if it is there.
+
+        Returns:
+            As `keras.Model.make_test_function`.
+        """
+        if self.spectral_logger is None or (self.test_function is not None and not force):
+            return super().make_test_function(force)
+        self.test_function = self._make_function(lambda data: self.test_step(_plain_batch(data)))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        if iterator is not None:  # Keras takes the first batch of it
+            iterator = ((begin, end, map(_plain_batch, it)) for begin, end, it in iterator)
+        super()._maybe_symbolic_build(iterator, data_batch)
 
     def get_compile_config(self):
         """Return what `compile` was given, `spectra` included, for saving."""
@@ -277,21 +264,222 @@ class SpectralTraining:
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
+
+class HostChoice:
+    """What `fit` calls for each execution: the host chooses which compiled function runs.
+
+    Args:
+        model: `SpectralModel`.
+        recorded: `RecordedSteps`.
+    """
+
+    def __init__(self, model, recorded):
+        self._model = model
+        self._recorded = recorded
+        self._counter: Any = None  # of the steps that several in one execution were in fact
+
+    def __call__(self, iterator):
+        """Run as many steps as an execution has, and return what Keras' function returns.
+
+        Args:
+            iterator: What Keras gives: an iterator of a dataset, or a generator of one batch.
+
+        Returns:
+            Dictionary of metric values.
+        """
+        logger, steps = self._model.spectral_logger, self._model.steps_per_execution
+        is_dataset = isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator)
+        if is_dataset and not self._recorded.must_be_checked and not logger.is_due(steps):
+            plain = self._plain
+            if self._counter is not None:
+                self._counter.assign(0)
+            logs = plain(iterator)
+            # The last execution of an epoch may be shorter.
+            logger.advance(steps if self._counter is None else int(self._counter))
+            return logs
+        return self._one_by_one(iterator, steps)
+
+    def _one_by_one(self, iterator, steps):
+        logger, logs = self._model.spectral_logger, None
+        for step in range(steps):
+            try:
+                data = next(iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if step == 0:
+                    raise
+                break
+            batch, index = without_groups(data)
+            if self._recorded.must_be_checked:
+                self._recorded.sites(*keras.utils.unpack_x_y_sample_weight(batch))
+            due = logger.is_due()
+            logs = self._recorded(batch, index) if due else self._plain(iter([batch]))
+            logger.advance()
+        return logs
+
+    @functools.cached_property
+    def _plain(self):
+        model = self._model
+        if model.steps_per_execution > 1:
+            self._counter = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+        def plain_step(data):
+            if self._counter is not None:
+                self._counter.assign_add(1)
+            return model.train_step(_plain_batch(data))
+
+        return model._make_function(plain_step)
+
+
+class RecordedSteps:
+    """The compiled function of one recorded step, and what is watched in it.
+
+    Args:
+        model: `SpectralModel`.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        self._sites: Any = None
+        self._members: Any = None
+        self._taken: Any = None
+        self._bypass_reported = False
+
+    def __call__(self, batch, index):
+        """Run one step, hand its record over, and return what Keras wants to know.
+
+        Args:
+            batch: Plain batch.
+            index: Integer tensor `[n]`, the number of each example, or `None`.
+
+        Returns:
+            Dictionary of metric values.
+        """
+        logger = self._model.spectral_logger
+        members = logger.members(index)
+        given = None if members is None else members.astype("uint8")
+        found = self._run((batch, given))
+        if "factors" not in found:
+            self._report_bypassed()
+            return found["logs"]
+        names = [(site.path, name) for site in self._sites for name, _ in site.weights]
+        factors = {name: found["factors"][name] for name in names if name in found["factors"]}
+        logger.update_state(factors, int(found["n"]), members)
+        return found["logs"]
+
+    @property
+    def is_running(self):
+        """Whether a recorded step is being traced, or run eagerly."""
+        return self._taken is not None
+
+    @property
+    def must_be_checked(self):
+        """Whether `strict` asks for `sites` before any step is run, also one that is not due."""
+        return self._sites is None and self._model.spectral_logger.settings.strict
+
+    def sites(self, x, y, sample_weight):
+        """Return the sites to watch, found out when the first step is traced.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            sample_weight: Weights, or `None`.
+        """
+        if self._sites is None:
+            self._sites = self._trainable_sites(x, y, sample_weight)
+        return self._sites
+
+    def take(self, watched, n, scale):
+        """Take what a recorded step has found.
+
+        Args:
+            watched: `WatchedPass`.
+            n: Scalar integer tensor, the number of examples.
+            scale: Factor by which the loss was multiplied, or `None`.
+        """
+        per_example = self._model.spectral_logger.settings.gradients == "per_example"
+        factors = watched.factors(Backward(n, self._members, scale, per_example))
+        self._taken.update(n=n, factors=factors)
+
+    def _run(self, data):
+        if self._model.run_eagerly:
+            return self._step(data)
+        data = keras.tree.map_structure(_tensor, data)
+        if "_compiled" not in vars(self):
+            # The last batch of an epoch may be smaller: traced once for any number of examples.
+            self._compiled.get_concrete_function(keras.tree.map_structure(_batch_spec, data))
+        return self._compiled(data)
+
+    @functools.cached_property
+    def _compiled(self):
+        jit = self._model.jit_compile
+        return tf.function(self._step, reduce_retracing=True, jit_compile=jit, autograph=False)
+
+    def _step(self, data):
+        return self._model.distribute_strategy.run(self._watched_step, args=data)
+
+    def _watched_step(self, batch, members):
+        with self._running(members) as taken:
+            logs = self._model.train_step(batch)
+        return {"logs": logs, **taken}
+
+    @contextlib.contextmanager
+    def _running(self, members):
+        self._members, self._taken = members, {}
+        try:
+            yield self._taken
+        finally:
+            self._members = self._taken = None
+
     def _trainable_sites(self, x, y, sample_weight):
-        if not all(layer.built for layer in self._flatten_layers()):
-            self._symbolic_build(data_batch=(x, y, sample_weight))
-        trainable = {id(weight) for weight in self.trainable_weights}
-        sites = watched_sites(self, self.spectral_logger.settings)
+        model = self._model
+        if not all(layer.built for layer in model._flatten_layers()):
+            model._symbolic_build(data_batch=(x, y, sample_weight))
+        settings = model.spectral_logger.settings
+        trainable = {id(weight) for weight in model.trainable_weights}
+        sites = watched_sites(model, settings)
         sites = [s for s in sites if any(id(variable) in trainable for _, variable in s.weights)]
-        strict = self.spectral_logger.settings.strict
-        return aligned_sites(sites, self._forward, x, strict)
+        return aligned_sites(sites, model._forward, x, settings.strict)
 
-    def _draining(self, step_function):
-        def train_function(iterator):
-            self.spectral_logger.make_room(self.steps_per_execution)
-            return step_function(iterator)
+    def _report_bypassed(self):
+        if self._bypass_reported:
+            return
+        self._bypass_reported = True
+        message = (
+            "`train_step` must call `super().train_step(data)` for its steps to be recorded. "
+            f"Received: {type(self._model).__name__}, whose `train_step` does not."
+        )
+        if self._model.spectral_logger.settings.strict:
+            raise UnsupportedLayerError(f"{message} Try overriding `compute_loss` instead.")
+        warnings.warn(f"{message} Nothing is recorded.", stacklevel=2)
 
-        return train_function
+
+class _Epochs(keras.callbacks.Callback):
+    """Keras tells callbacks alone which epoch it is in, and takes named summaries from them.
+
+    Args:
+        logger: `SpectralLogger`.
+    """
+
+    def __init__(self, logger):
+        super().__init__()
+        self._logger = logger
+        self._seen = len(logger.result())
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start an epoch, after callbacks that restore an interrupted training had their turn."""
+        self._logger.begin_epoch(epoch, getattr(self.model, "optimizer", None))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Put the summaries named in `Spectra(show=…)` into the epoch's logs."""
+        names = self._logger.settings.show
+        if not names or logs is None:
+            return
+        log = self._logger.result()
+        new, self._seen = log.after(self._seen), len(log)
+        table = new.summary(*names)
+        table = table[table["quantity"] == "gradient"]
+        for group, rows in table.groupby("group", sort=False):
+            logs.update({f"{name}_{group}": float(rows[name].mean()) for name in names})
 
 
 def n_examples(x):
@@ -304,3 +492,19 @@ def n_examples(x):
         Scalar integer tensor.
     """
     return tf.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
+
+
+def _tensor(value):
+    if value is None or isinstance(value, tf.experimental.Optional):  # as Keras takes these
+        return None
+    return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
+
+
+def _batch_spec(value):
+    if isinstance(value, tf.Tensor) and value.shape.rank:
+        return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+    return None if value is None else tf.type_spec_from_value(value)
+
+
+def _plain_batch(data):
+    return without_groups(data)[0]

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_spectral as ks
-from keras_spectral.batches import GroupMask, grouped_dataset
+from keras_spectral.batches import grouped_dataset
 from keras_spectral.errors import GroupsError
 
 N = 11
@@ -43,6 +43,12 @@ def make_model(shape=None, eager=True, quantities="activation", loss=None):
     spectra = ks.Spectra(quantities=quantities)
     model.compile(keras.optimizers.SGD(0.0), loss, spectra=spectra, run_eagerly=eager)
     return model
+
+
+def numbers(groups):
+    """Return the numbers of the examples that an element of a grouped dataset holds."""
+    (index,) = groups.values()
+    return index.numpy()
 
 
 def fit(data, model=None, **options):
@@ -181,7 +187,7 @@ PIPELINES = {
     "unbatched": lambda d, g: of_length(4, ks.with_groups(d.batch(2), g).unbatch().batch(3)),
     "rebatched": lambda d, g: of_length(3, ks.with_groups(d.batch(4), g).rebatch(5)),
     "mapped": lambda d, g: (
-        ks.with_groups(d, g).map(lambda x, y, w, groups: (x * 1.0, y, w, groups)).batch(4)
+        ks.with_groups(d, g).map(lambda x, y, groups: (x * 1.0, y, groups)).batch(4)
     ),
 }
 
@@ -205,7 +211,7 @@ def test_a_repeated_dataset_repeats_its_groups():
 
 
 def test_a_filter_takes_the_groups_along():
-    data = ks.with_groups(dataset(), LABELS).filter(lambda x, y, w, g: x[0] > 5.0).batch(4)
+    data = ks.with_groups(dataset(), LABELS).filter(lambda x, y, g: x[0] > 5.0).batch(4)
     assert_groups_are_right(fit(of_length(2, data)), {"b": SIZES["b"], "c": SIZES["c"]})
 
 
@@ -237,8 +243,8 @@ def test_shapes_lost_on_the_way_do_not_lose_the_batches():
         return tf.numpy_function(lambda *parts: parts, (x, y), (tf.float32, tf.int64))
 
     for data in (dataset().batch(4).map(lost), dataset().batch(1).map(lost)):
-        masks = [groups.mask.numpy() for *_, groups in ks.with_groups(data, LABELS)]
-        np.testing.assert_array_equal(np.concatenate(masks)[:, 0], LABELS == "a")
+        found = [numbers(groups) for *_, groups in ks.with_groups(data, LABELS)]
+        np.testing.assert_array_equal(np.concatenate(found), np.arange(N))
 
 
 SPARSE = tf.sparse.from_dense(np.ones((N, 3)))
@@ -257,21 +263,18 @@ def test_elements_may_have_gaps_and_any_kind_of_tensor(name):
         ks.with_groups(data.batch(4), LABELS),
         ks.with_groups(data, LABELS).batch(4),
     ):
-        masks = [groups.mask.numpy() for *_, groups in grouped]
-        assert [len(mask) for mask in masks] == [4, 4, 3]
-        np.testing.assert_array_equal(np.concatenate(masks)[:, 0], LABELS == "a")
+        found = [numbers(groups) for *_, groups in grouped]
+        assert [len(each) for each in found] == [4, 4, 3]
+        np.testing.assert_array_equal(np.concatenate(found), np.arange(N))
 
 
 def test_examples_with_vectors_on_both_sides_are_no_batches():
     one_hot = np.eye(2, dtype="f")[targets()]
     wide = np.repeat(inputs(), 3, axis=1)
     data = tf.data.Dataset.from_tensor_slices((wide, one_hot))
-    assert [g.mask.shape.rank for *_, g in ks.with_groups(data, LABELS)] == [1] * N
-    assert [g.mask.shape for *_, g in ks.with_groups(data.batch(4), LABELS)] == [
-        (4, 3),
-        (4, 3),
-        (3, 3),
-    ]
+    assert [numbers(g).ndim for *_, g in ks.with_groups(data, LABELS)] == [0] * N
+    shapes = [numbers(g).shape for *_, g in ks.with_groups(data.batch(4), LABELS)]
+    assert shapes == [(4,), (4,), (3,)]
 
 
 def test_sample_weights_and_dictionaries_stay_in_place():
@@ -283,8 +286,7 @@ def test_sample_weights_and_dictionaries_stay_in_place():
     assert set(x) == {"first", "second"}
     np.testing.assert_array_equal(y, targets())
     np.testing.assert_array_equal(weight, np.arange(N))
-    assert isinstance(groups, GroupMask)
-    assert groups.names == ("a", "b", "c")
+    np.testing.assert_array_equal(numbers(groups), np.arange(N))
     both = {name: keras.Input((1,), name=name) for name in ("first", "second")}
     log = fit(ks.with_groups(data, LABELS).batch(4), make_model(both))
     assert_groups_are_right(log, width=2)
@@ -388,14 +390,14 @@ def test_a_dataset_whose_batching_cannot_be_told_is_refused():
     unknown_length = dataset().batch(4, drop_remainder=True).filter(lambda x, y: True)
     columns_of_one = tf.data.Dataset.from_tensor_slices((inputs(), inputs()))
     for data, batched, shapes in (
-        (unknown_length, True, [(4, 3), (4, 3)]),
-        (columns_of_one, False, [(3,)] * N),
-        (columns_of_one, True, [(1, 3)] * N),
+        (unknown_length, True, [(4,), (4,)]),
+        (columns_of_one, False, [()] * N),
+        (columns_of_one, True, [(1,)] * N),
     ):
         with pytest.raises(GroupsError, match=r"`batched` must be given .*batched=True"):
             ks.with_groups(data, LABELS)
         grouped = ks.with_groups(data, LABELS, batched=batched)
-        assert [groups.mask.shape for *_, groups in grouped] == shapes
+        assert [numbers(groups).shape for *_, groups in grouped] == shapes
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Training with spectra: the same weights, every way of calling `fit`, nothing left behind."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import pytest
 import tensorflow as tf
 
 import keras_spectral as ks
-import keras_spectral.logger
 
 
 def data(n=50, seed=0):
@@ -403,7 +403,7 @@ def test_groups_beside_a_dataset_and_generators_with_groups_are_refused():
 
 
 def test_distributed_training_is_refused_before_it_begins():
-    from keras_spectral.logger import require_one_replica
+    from keras_spectral.recorder import require_one_replica
 
     class TwoReplicas:
         num_replicas_in_sync = 2
@@ -437,27 +437,192 @@ def test_warnings_of_the_package_are_none_in_a_plain_case():
         trained(ks.SpectralModel(*tensors()), data()[2])
 
 
-def test_an_interrupt_while_the_buffer_is_emptied_costs_no_record_dequeued_before(monkeypatch):
+def counted_traces(every, **options):
+    """Return a model that counts its traces, with the list that does."""
+    traces = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, x):
+            traces.append(1)
+            return x
+
+    inputs = keras.Input((6,))
+    x = Counting()(keras.layers.Dense(4, name="d")(inputs))
+    model = ks.SpectralModel(inputs, keras.layers.Dense(3, activation="softmax", name="o")(x))
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=every, **options)
+    del traces[:]  # of the symbolic call above
+    return model, traces
+
+
+def test_where_no_step_is_due_only_the_function_of_a_plain_model_is_built():
+    x, y, groups = data()
+    model, traces = counted_traces(ks.schedules.at([10**6]))
+    seen = []
+    train_step = keras.Model.train_step
+
+    class Plain(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(set(logs))
+
+    model.fit(x, y, groups=groups, batch_size=10, verbose=0, callbacks=[Plain()])
+    assert len(traces) == 1
+    assert seen == [{"loss"}] * 5
+    assert len(model.spectral_log) == 0
+    assert keras.Model.train_step is train_step
+
+
+def test_the_function_that_records_is_built_when_the_first_step_is_due():
+    x, y, groups = data()
+    model, traces = counted_traces(ks.schedules.at([3]))
+    counts = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: counts.append(len(traces))
+    )
+    model.fit(x, y, groups=groups, batch_size=10, verbose=0, callbacks=[count])
+    assert counts[0] == counts[2] == 1
+    assert counts[3] == counts[4] > 1
+    assert model.spectral_log.steps == [3]
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3, 4, 7])
+@pytest.mark.parametrize("due", [[0, 7, 9, 10], [2, 3, 19], [8]])
+def test_due_steps_are_recorded_alone_whatever_runs_together(steps_per_execution, due):
+    def fitted(cls, **watched):
+        keras.utils.set_random_seed(0)
+        model = cls(*tensors())
+        loss = "sparse_categorical_crossentropy"
+        run = {"steps_per_execution": steps_per_execution}
+        model.compile("adam", loss, **run, **{k: watched[k] for k in watched if k == "spectra"})
+        x, y, groups = data()
+        extra = {"groups": groups} if watched else {}
+        model.fit(x, y, batch_size=10, epochs=4, shuffle=False, verbose=0, **extra)
+        return model
+
+    watched, plain = fitted(ks.SpectralModel, spectra=ks.schedules.at(due)), fitted(keras.Model)
+    assert watched.spectral_log.steps == due
+    assert watched.spectral_logger.step == 20
+    for mine, own in zip(watched.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, own)
+
+
+def test_a_schedule_receives_python_integers():
+    seen = []
+
+    def own(step, epoch, batch):
+        seen.append((step, epoch, batch))
+        return step == 3 or (epoch == 1 and batch == 0)
+
+    x, y, _ = data(20)
     model = ks.SpectralModel(*tensors())
-    trained(model, epochs=1)
-    logger = model.spectral_logger
-    x, y, _ = data(8)
-    for _ in range(3):
-        model.train_on_batch(x, y)
-    first = int(logger.step) - 3
-    dequeue, times = keras_spectral.logger._dequeue, []
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=own)
+    model.fit(x, y, batch_size=10, epochs=3, verbose=0)
+    assert {type(number) for when in seen for number in when} == {int}
+    assert dict.fromkeys(seen) == dict.fromkeys(
+        [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1), (4, 2, 0), (5, 2, 1)]
+    )
+    assert model.spectral_log.steps == [2, 3]
 
-    def interrupted(queue):
-        times.append(1)
-        if len(times) == 3:
-            raise KeyboardInterrupt
-        return dequeue(queue)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(keras_spectral.logger, "_dequeue", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            logger.drain()
-    assert model.spectral_log.steps[-3:] == [first, first + 1, first + 2]
+class OwnStep(ks.SpectralModel):
+    """A model whose `train_step` takes the batch apart, as users write it."""
+
+    def train_step(self, data):
+        x, y = data
+        return super().train_step((2.0 * x, y))
+
+
+def test_a_train_step_of_ones_own_receives_a_plain_batch():
+    x, y, groups = data()
+    keras.utils.set_random_seed(0)
+    model = OwnStep(*tensors())
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=2)
+    model.fit(x, y, groups=groups, batch_size=25, epochs=2, shuffle=False, verbose=0)
+    log = model.spectral_log
+    assert log.groups == ["all", "HC", "SZ"]
+    assert log.steps == [0, 2]
+    norm = log.summary("frobenius_norm").query("layer == 'hidden' and quantity == 'activation'")
+    found = norm.query("group == 'all' and step == 0")["frobenius_norm"].item()
+    np.testing.assert_allclose(found, 2 * np.linalg.norm(x[:25]), rtol=1e-6)
+
+
+class Bypass(ks.SpectralModel):
+    def train_step(self, data):
+        return keras.Model.train_step(self, data)
+
+
+def test_a_train_step_that_goes_around_ours_is_said_once_and_refused_if_strict():
+    x, y, groups = data()
+    model = Bypass(*tensors())
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
+    with pytest.warns(UserWarning, match=r"must call `super\(\).train_step") as said:
+        model.fit(x, y, groups=groups, batch_size=25, epochs=2, verbose=0)
+    assert len([w for w in said if "train_step" in str(w.message)]) == 1
+    assert len(model.spectral_log) == 0
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=ks.Spectra(strict=True))
+    with pytest.raises(ks.errors.UnsupportedLayerError, match="must call"):
+        model.fit(x, y, groups=groups, batch_size=25, verbose=0)
+
+
+class MeanOverExamples(keras.layers.Layer):
+    """A layer whose output does not lead with the example: nothing around it does either."""
+
+    def __init__(self):
+        super().__init__(name="flat")
+        self.dense = keras.layers.Dense(3, name="inner")
+
+    def call(self, x):
+        return keras.ops.mean(self.dense(keras.ops.reshape(x, (-1, 3))), axis=0)
+
+
+def test_strict_refuses_before_the_first_step_also_if_it_is_not_due():
+    x, _, groups = data()
+    inputs = keras.Input((6,))
+    model = ks.SpectralModel(inputs, MeanOverExamples()(inputs))
+    spectra = ks.Spectra(every=ks.schedules.at([2]), strict=True)
+    model.compile("sgd", lambda y, z: keras.ops.sum(z**2), spectra=spectra)
+    before, steps = model.get_weights(), []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(1))
+    with pytest.raises(ks.errors.UnsupportedLayerError, match="Try `strict=False`"):
+        model.fit(x, x, groups=groups, batch_size=10, verbose=0, callbacks=[count])
+    assert not steps
+    for mine, own in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, own)
+
+
+STRATEGIES = {
+    "mirrored": lambda: tf.distribute.MirroredStrategy(["CPU:0"]),
+    "one device": lambda: tf.distribute.OneDeviceStrategy("CPU:0"),
+}
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_of_one_replica_trains_and_records_like_none(name, steps_per_execution):
+    x, y, groups = data()
+
+    def fitted(scope):
+        with scope:
+            keras.utils.set_random_seed(0)
+            model = ks.SpectralModel(*tensors())
+            run = {"steps_per_execution": steps_per_execution}
+            model.compile("sgd", "sparse_categorical_crossentropy", spectra=2, **run)
+        model.fit(x, y, groups=groups, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        return model
+
+    alone, within = fitted(contextlib.nullcontext()), fitted(STRATEGIES[name]().scope())
+    assert within.spectral_log.rows.equals(alone.spectral_log.rows)
+    np.testing.assert_array_equal(within.spectral_log.sigma, alone.spectral_log.sigma)
+
+
+def test_predict_takes_what_fit_and_evaluate_take():
+    x, y, groups = data()
+    model = ks.SpectralModel(*tensors())
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    grouped = ks.with_groups(dataset, groups).batch(16)
+    np.testing.assert_array_equal(
+        model.predict(grouped, verbose=0), model.predict(dataset.batch(16), verbose=0)
+    )
 
 
 def test_single_batches_without_groups_after_a_fit_with_groups_are_recorded_for_all():

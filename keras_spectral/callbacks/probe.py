@@ -39,9 +39,7 @@ class SpectralProbe(keras.callbacks.Callback):
 
     def __init__(self, x, y, groups=None, every=1, sample_weight=None, spectra=1):
         super().__init__()
-        self._batches, self._membership, self._size = data_batches(
-            x, y, groups, sample_weight, None
-        )
+        self._batches, self._membership = data_batches(x, y, groups, sample_weight, None)
         self._due = Spectra(schedules.epochs(every) if isinstance(every, int) else every).every
         self._settings = every_call(Spectra.of(spectra))
         self._data = x, y
@@ -77,7 +75,7 @@ class SpectralProbe(keras.callbacks.Callback):
         if before is not None:
             self._introspection.logger = before.logger
             self._steps_before += max(0, self._last_step - self._step())
-        self._introspection.logger.begin(self._membership, self._size)
+        self._introspection.logger.membership = self._membership
         self.log.provenance |= provenance(self.model, self._settings, *self._data, self._membership)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -105,10 +103,10 @@ class SpectralProbe(keras.callbacks.Callback):
             return
         self._last_step = step
         logger = self._introspection.logger
-        logger.step.assign(step)
         logger.begin_epoch(epoch)
-        for (x, mask), y, sample_weight in self._batches:
-            self._introspection.look(x, y, sample_weight, mask)
+        logger.step = step
+        for (x, index), y, sample_weight in self._batches:
+            self._introspection.record(x, y, sample_weight, index)
 
     def _step(self):
         logger = getattr(self.model, "spectral_logger", None)

@@ -11,7 +11,7 @@ from keras_spectral.capture.comparison import comparisons
 from keras_spectral.capture.registered import RegisteredRule
 from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import sites
-from keras_spectral.capture.tape import WatchedForward
+from keras_spectral.capture.tape import watched_pass
 from keras_spectral.errors import LayerRuleError
 
 
@@ -137,13 +137,9 @@ def _require_graph(registered, forward, inputs):
     spec = keras.tree.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), inputs)
 
     def trace(x, factors=True):
-        watched = WatchedForward(registered)
-        with tf.GradientTape() as tape, watched(tape.watch):
-            outputs = keras.tree.flatten(forward(x))
+        watched = watched_pass(registered, lambda: keras.tree.flatten(forward(x)))
         if factors:
-            n = tf.shape(keras.tree.flatten(x)[0])[0]
-            adjoints = tape.gradient(outputs, watched.outputs)
-            watched.factors(adjoints, Backward(n, None, tf.constant(True)))
+            watched.factors(Backward(tf.shape(keras.tree.flatten(x)[0])[0], None))
         return tf.constant(0)
 
     try:

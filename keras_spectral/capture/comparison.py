@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spectral.capture.rule import Backward
-from keras_spectral.capture.tape import WatchedForward
+from keras_spectral.capture.tape import watched_pass
 from keras_spectral.errors import LayerRuleError
 from keras_spectral.spectra.matrices import group_matrix
 from keras_spectral.spectra.rows import group_rows
@@ -124,29 +124,29 @@ class _Run:
         Args:
             members: Boolean array `[n]`.
         """
-        watched = WatchedForward(self._sites)
-        with tf.GradientTape() as tape, watched(tape.watch):
-            outputs = _leading_outputs(self._forward(), self.n)
         weights = {(site, name): v for site in self._sites for name, v in site.weights}
-        found = tape.gradient(
-            outputs,
-            watched.outputs + [variable.value for variable in weights.values()],
-            output_gradients=_cotangents(outputs, members),
+        watched = watched_pass(
+            self._sites,
+            lambda: _leading_outputs(self._forward(), self.n),
+            [variable.value for variable in weights.values()],
+            lambda outputs: _cotangents(outputs, members),
         )
-        found = [None if part is None else tf.convert_to_tensor(part) for part in found]
-        adjoints, gradients = found[: len(watched.outputs)], found[len(watched.outputs) :]
+        adjoints = [None if d is None else tf.convert_to_tensor(d) for d in watched.adjoints]
         mask = tf.constant(np.stack([members, np.ones(self.n, bool)], axis=1))
-        backward = Backward(tf.constant(self.n), mask, tf.constant(True))
-        factors = watched.factors(adjoints, backward)
-        mixing = _mixing(watched, adjoints, members)
+        factors = watched.factors(Backward(tf.constant(self.n), mask))
+        mixing = _mixing(watched.forward, adjoints, members)
         return {
             (site, name): (
                 group_matrix(factors[site.path, name], "gradient", group_rows(mask))[
                     1 if site.path in mixing else 0
                 ].numpy(),
-                np.zeros(variable.shape) if gradient is None else np.asarray(gradient, float),
+                np.zeros(variable.shape)
+                if gradient is None
+                else np.asarray(tf.convert_to_tensor(gradient), float),
             )
-            for ((site, name), variable), gradient in zip(weights.items(), gradients, strict=True)
+            for ((site, name), variable), gradient in zip(
+                weights.items(), watched.gradients, strict=True
+            )
             if (site.path, name) in factors
         }
 

@@ -173,31 +173,9 @@ def _group_gradients(variables, calls, adjoints, backward):
 
     shapes = [_matrix_shape(variable.shape) for variable in variables]
 
-    def of_all():
-        taped = [call.again() for call in calls]
-        types = [_type(variable, backward) for variable in variables]
-        return tf.map_fn(lambda mask: of_one(mask, taped), masks, fn_output_signature=types)
-
-    return if_due(backward, of_all, variables, masks.shape[0])
-
-
-def if_due(backward, made, variables, number):
-    """Return what a function makes, or zeros if the step is not recorded.
-
-    Args:
-        backward: `Backward`.
-        made: Function that returns, for each variable, a tensor `[p, …, …]` of gradients.
-        variables: List of variables.
-        number: How many gradients of each there are, `p`.
-    """
-    shapes = [_matrix_shape(variable.shape) for variable in variables]
-
-    def none():
-        types = [_type(variable, backward) for variable in variables]
-        return [tf.zeros([number, *shape], t) for shape, t in zip(shapes, types, strict=True)]
-
-    # Outside of XLA all this runs in recorded steps only.
-    found = tf.cond(backward.due, made, none) if backward.jit else made()
+    taped = [call.again() for call in calls]
+    types = [_type(variable, backward) for variable in variables]
+    found = tf.map_fn(lambda mask: of_one(mask, taped), masks, fn_output_signature=types)
     return [tf.ensure_shape(own, [None, *shape]) for own, shape in zip(found, shapes, strict=True)]
 
 

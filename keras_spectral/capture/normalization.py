@@ -11,7 +11,7 @@ with `γ = 1` and `β = 0`: one forward pass serves all groups, and no backward 
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.generic import GenericRule, if_due
+from keras_spectral.capture.generic import GenericRule
 from keras_spectral.capture.rule import unscaled
 from keras_spectral.spectra.factors import Factors
 
@@ -51,12 +51,9 @@ class NormalizationRule(GenericRule):
             return super().gradients(layer, calls, adjoints, backward)
         weights = [variable for _, variable in self.weights(layer)]
 
-        def made():
-            deltas = [unscaled(delta, backward.scale) for (delta,) in adjoints]
-            each = [_of_examples(layer, weights, *own) for own in zip(calls, deltas, strict=True)]
-            return [tf.add_n(own) for own in zip(*each, strict=True)]
-
-        found = if_due(backward, made, weights, backward.n)
+        deltas = [unscaled(delta, backward.scale) for (delta,) in adjoints]
+        each = [_of_examples(layer, weights, *own) for own in zip(calls, deltas, strict=True)]
+        found = [tf.add_n(own) for own in zip(*each, strict=True)]
         return [Factors(None, None, example_gradients=own) for own in found]
 
 

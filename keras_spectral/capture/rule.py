@@ -82,19 +82,14 @@ class Backward(NamedTuple):
     Attributes:
         n: Scalar tensor, the number of examples.
         mask: 0/1 tensor `[n, g]`, or `None`.
-        due: Scalar boolean tensor: whether this step is recorded. Asked for by XLA alone, where
-            work is done in every step; elsewhere `factors` runs in recorded steps only.
         scale: Factor by which the loss was multiplied for mixed precision, or `None`.
         example_gradients: Whether to differentiate every example with `tape.jacobian`.
-        jit: Whether all this is compiled by XLA, where a shape must not depend on `due`.
     """
 
     n: Any
     mask: Any
-    due: Any
     scale: Any = None
     example_gradients: bool = False
-    jit: bool = False
 
 
 class InWords(NamedTuple):

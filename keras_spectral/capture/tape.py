@@ -1,4 +1,4 @@
-"""The forward pass, watched: A and Z of every covered layer call, and Δ after the backward pass.
+"""The watched pass: A and Z of every covered layer call, and Δ from one backward pass.
 
 Letters: `n` example, `s` shared position, `i` input feature, `o` output feature.
 """
@@ -6,8 +6,57 @@ Letters: `n` example, `s` shared position, `i` input feature, `o` output feature
 import itertools
 import warnings
 from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import tensorflow as tf
+
+
+class WatchedPass(NamedTuple):
+    """What a forward pass and one backward pass give.
+
+    Attributes:
+        gradients: List of the gradients of the weights.
+        adjoints: List of the gradients of `forward.outputs`.
+        forward: `WatchedForward`, which makes factors of the adjoints.
+    """
+
+    gradients: Any
+    adjoints: Any
+    forward: Any
+
+    def factors(self, backward):
+        """Return A and Δ of every covered weight, see `WatchedForward.factors`.
+
+        Args:
+            backward: `Backward`.
+        """
+        return self.forward.factors(self.adjoints, backward)
+
+
+def watched_pass(sites, forward, weights=(), cotangents=None):
+    """Run a model forward, watched, and backward once.
+
+    Training, introspection, the check of a layer and the comparison with a tape all pass here.
+
+    Args:
+        sites: List of `Site`, each with a rule.
+        forward: Function without arguments that runs the model and returns what is differentiated:
+            a loss, or a list of tensors.
+        weights: Sequence of variables whose gradients are wanted besides.
+        cotangents: Function from what `forward` returned to cotangents like it; `None` for ones.
+
+    Returns:
+        `WatchedPass`.
+    """
+    watched = WatchedForward(sites)
+    with tf.GradientTape() as tape, watched(tape.watch):
+        targets = forward()
+    found = tape.gradient(
+        targets,
+        [*weights, *watched.outputs],
+        output_gradients=None if cotangents is None else cotangents(targets),
+    )
+    return WatchedPass(found[: len(weights)], found[len(weights) :], watched)
 
 
 class WatchedForward:

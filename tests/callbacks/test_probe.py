@@ -240,13 +240,13 @@ def test_an_unbuilt_model_starts_from_the_same_weights():
 
 def test_a_probe_is_traced_once_a_training(monkeypatch):
     traces = []
-    watch = introspection.Introspection._watch
+    watch = introspection.Introspection._watched
 
     def counted(self, *args):
         traces.append(1)
         return watch(self, *args)
 
-    monkeypatch.setattr(introspection.Introspection, "_watch", counted)
+    monkeypatch.setattr(introspection.Introspection, "_watched", counted)
     model, probe = make_model(eager=False), make_probe()
     fit(model, probe, epochs=4)
     assert len(looks(probe.log)) == 5
