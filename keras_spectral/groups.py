@@ -7,6 +7,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ ALL = "all"
 MAX_GROUPS = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Membership:
     """Which example belongs to which group.
 
@@ -62,6 +63,11 @@ class Membership:
     def __getitem__(self, rows):
         """Return the membership of some of the examples, with the same groups."""
         return dataclasses.replace(self, mask=self.mask[rows])
+
+    @cached_property
+    def shares(self):
+        """Tuple with the share of each group among all examples."""
+        return tuple(self.mask.mean(axis=0).tolist()) if len(self) else (0.0,) * len(self.names)
 
     @property
     def real_names(self):

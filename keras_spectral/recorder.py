@@ -7,7 +7,6 @@ import numpy as np
 from keras_spectral.errors import RecordingError
 from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog
-from keras_spectral.records import Record
 from keras_spectral.solver import Solver
 
 
@@ -97,7 +96,7 @@ class SpectralLogger:
         if not n or not factors:
             return
         mask = np.zeros((n, 0), bool) if members is None else np.asarray(members, bool)
-        self._solver.submit(Record(self.step, self.epoch, mask, factors, self.membership))
+        self._solver.submit(self.step, self.epoch, factors, mask, self.membership)
         self._append(self._solver.done())
 
     def result(self):
@@ -116,14 +115,10 @@ class SpectralLogger:
         self.nonfinite = 0
 
     def _append(self, made):
-        errors = [new for new in made if isinstance(new, Exception)]
-        logs = [new for new in made if not isinstance(new, Exception)]
-        for new in logs:
+        for new in made:
             self._log.append(new)
-        for new in logs:
+        for new in made:
             self._count_nonfinite(new)
-        if errors:
-            raise errors[0]
 
     def _count_nonfinite(self, new):
         bad = new.rows["frobenius_norm"].isna()

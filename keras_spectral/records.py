@@ -1,109 +1,67 @@
-"""What one recorded step leaves, by name, and how a log is made of its spectra.
+"""How a log is made of the spectra of recorded steps, by name.
 
 Letters: `g` group (the whole batch first), `r` record.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
-from keras_spectral.groups import ALL, Membership
+from keras_spectral.groups import ALL
 from keras_spectral.log import SpectralLog
 from keras_spectral.log.schema import RESIDUAL
-from keras_spectral.spectra.factors import FACTORS
-from keras_spectral.spectra.keeping import kept_by
 from keras_spectral.summaries import SUMMARIES, SpectrumTable
 
 
-@dataclass(frozen=True)
-class Record:
-    """What one recorded step leaves.
-
-    Attributes:
-        step: Number of the step.
-        epoch: Number of the epoch.
-        mask: Boolean array `[n, g]`, which example is in which group.
-        factors: Dictionary `(layer path, weight name) -> Factors`, in the order of the model.
-        membership: `Membership` of all examples, whose groups are the columns of the mask.
-    """
-
-    step: int
-    epoch: int
-    mask: Any
-    factors: Any
-    membership: Membership
-
-    @property
-    def n(self):
-        """Number of examples."""
-        return len(self.mask)
-
-    @property
-    def nbytes(self):
-        """Bytes of all tensors."""
-        leaves = tf.nest.flatten(list(self.factors.values()), expand_composites=True)
-        return sum(x.dtype.size * int(np.prod(x.shape)) for x in leaves if x is not None)
-
-
-def encoded(layout, record, bases):
-    """Return what is known of a step as a list of arrays, a record for `spectra.pile`.
+def log_of(parts, membership):
+    """Return the log of some recorded steps, in their order.
 
     Args:
-        layout: `Layout`.
-        record: `Record`.
-        bases: `Bases` that follow the steps.
-
-    Returns:
-        List of arrays.
-    """
-    factors = list(record.factors.values())
-    positions = [int(f.positions(name)) for f in factors for name in FACTORS]
-    head = np.array([record.step, record.epoch, *positions])
-    mask = None if not record.mask.shape[1] else record.mask
-    kept = kept_by(layout.stacks, factors, mask, record.n, bases)
-    return [head, record.mask, *(np.asarray(part) for part in kept)]
-
-
-def decoded(spectra, membership):
-    """Return the log of some records.
-
-    Args:
-        spectra: `SolvedRecords`.
+        parts: List of `SolvedSteps`, at least one.
         membership: `Membership` of the training examples, for its names.
 
     Returns:
-        A `SpectralLog`: a row per present group, relabelled pseudo-groups as summaries.
+        A `SpectralLog`: a row per present group, permuted groups as summaries.
     """
-    layout, heads, sizes, norm, sigma, residual = spectra
-    n_rows = layout.n_rows(heads, sizes)
-    kept, bounds = layout.n_kept(n_rows)
+    tables = [_table(part, membership) for part in parts]
+    if len(tables) == 1:
+        return _as_log(*tables[0])
+    rows = pd.concat([rows for rows, _ in tables], ignore_index=True)
+    longest = max(sigma.shape[1] for _, sigma in tables)
+    padding = [((0, 0), (0, longest - sigma.shape[1])) for _, sigma in tables]
+    padded = [
+        np.pad(s, p, constant_values=np.nan) for (_, s), p in zip(tables, padding, strict=True)
+    ]
+    order = np.argsort(rows["step"].to_numpy(), kind="stable")
+    return _as_log(rows.iloc[order].reset_index(drop=True), np.concatenate(padded)[order])
+
+
+def _table(solved, membership):
+    """Return keys and facts, one row per spectrum, and the singular values `[rows, k]`."""
+    n_rows, bounds = solved.n_rows, solved.rank_bounds
     frame = {
-        "run": np.full(1, "", dtype=object)[:, None, None],
-        "epoch": heads[:, 1, None, None],
-        "step": heads[:, 0, None, None],
-        **_constant_columns(layout, membership, sizes.shape[1]),
-        "n_examples": sizes[:, None, :],
-        "batch_size": sizes[:, None, :1],
+        "run": "",
+        "epoch": solved.epochs[:, None, None],
+        "step": solved.steps[:, None, None],
+        **_constant_columns(solved.plan, membership, solved.sizes.shape[1]),
+        "n_examples": solved.sizes[:, None, :],
+        "batch_size": solved.sizes[:, None, :1],
         "n_rows": n_rows,
         "rank_bound": bounds,
-        "frobenius_norm": norm,
-        "truncated": kept < bounds,
+        "frobenius_norm": solved.norm,
+        "truncated": solved.n_kept < bounds,
     }
-    if not layout.is_exact:
-        frame[RESIDUAL] = residual
-    present = np.broadcast_to(sizes[:, None, :] > 0, n_rows.shape)
+    if not solved.plan.is_exact:
+        frame[RESIDUAL] = solved.residual
+    present = np.broadcast_to(solved.sizes[:, None, :] > 0, n_rows.shape)
     rows = {name: np.broadcast_to(column, n_rows.shape)[present] for name, column in frame.items()}
-    return _as_log(pd.DataFrame(rows), sigma[present])
+    return pd.DataFrame(rows), solved.sigma[present]
 
 
-def _constant_columns(layout, membership, n_groups):
+def _constant_columns(plan, membership, n_groups):
     """Return what is the same in every record, as arrays `[1, series, g]`."""
-    series = [(*layout.weights[j][:2], quantity) for j, quantity in layout.series]
+    series = [(*series.weight, series.quantity) for series in plan.series]
     series = np.array(series, dtype=object).reshape(-1, 3)
-    # Batches without a mask, from `train_on_batch`, have no group but `all`.
+    # Batches without groups, from `train_on_batch`, have no group but `all`.
     names = np.array([ALL, *membership.names], dtype=object)[:n_groups]
     relabeling = np.concatenate([[0], membership.relabeling])[:n_groups]
     return {

@@ -152,6 +152,23 @@ def size_correction(quantity, n_examples, batch_size, n_rows):
     )
 
 
+def sigma_errors(sigma, residual_norm):
+    """Return how far singular values may be from the exact ones: never more, often much less.
+
+    Args:
+        sigma: Array `[r, k]`, singular values as they were found.
+        residual_norm: Array `[r]`, the Frobenius norm of what a subspace missed; NaN where singular
+            values were found exactly.
+
+    Returns:
+        Array `[r, k]`: `sqrt(sigma² + residual_norm²) - sigma`, 0 where found exactly.
+
+    Source: Horn and Johnson, "Matrix Analysis", theorem 4.3.1 (Weyl).
+    """
+    residual = np.nan_to_num(np.asarray(residual_norm, dtype=float))[:, None]
+    return np.hypot(sigma, residual) - sigma
+
+
 def _first(sigma):
     return sigma[:, 0] if sigma.shape[1] else np.full(len(sigma), np.nan)
 

@@ -297,9 +297,10 @@ class HostChoice:
             # The last execution of an epoch may be shorter.
             logger.advance(steps if self._counter is None else int(self._counter))
             return logs
-        return self._one_by_one(iterator, steps)
+        spec = iterator.element_spec if is_dataset else None
+        return self._one_by_one(iterator, steps, without_groups(spec)[0])
 
-    def _one_by_one(self, iterator, steps):
+    def _one_by_one(self, iterator, steps, spec):
         logger, logs = self._model.spectral_logger, None
         for step in range(steps):
             try:
@@ -312,7 +313,7 @@ class HostChoice:
             if self._recorded.must_be_checked:
                 self._recorded.sites(*keras.utils.unpack_x_y_sample_weight(batch))
             due = logger.is_due()
-            logs = self._recorded(batch, index) if due else self._plain(iter([batch]))
+            logs = self._recorded(batch, index, spec) if due else self._plain(iter([batch]))
             logger.advance()
         return logs
 
@@ -343,13 +344,15 @@ class RecordedSteps:
         self._members: Any = None
         self._taken: Any = None
         self._bypass_reported = False
+        self._functions = {}
 
-    def __call__(self, batch, index):
+    def __call__(self, batch, index, spec=None):
         """Run one step, hand its record over, and return what Keras wants to know.
 
         Args:
             batch: Plain batch.
             index: Integer tensor `[n]`, the number of each example, or `None`.
+            spec: Structure of `TensorSpec` of all batches, or `None` if only this one is known.
 
         Returns:
             Dictionary of metric values.
@@ -357,7 +360,7 @@ class RecordedSteps:
         logger = self._model.spectral_logger
         members = logger.members(index)
         given = None if members is None else members.astype("uint8")
-        found = self._run((batch, given))
+        found = self._run(batch, given, spec)
         if "factors" not in found:
             self._report_bypassed()
             return found["logs"]
@@ -400,22 +403,27 @@ class RecordedSteps:
         factors = watched.factors(Backward(n, self._members, scale, per_example))
         self._taken.update(n=n, factors=factors)
 
-    def _run(self, data):
+    def _run(self, batch, members, spec):
         if self._model.run_eagerly:
-            return self._step(data)
-        data = keras.tree.map_structure(_tensor, data)
-        if "_compiled" not in vars(self):
-            # The last batch of an epoch may be smaller: traced once for any number of examples.
-            self._compiled.get_concrete_function(keras.tree.map_structure(_batch_spec, data))
-        return self._compiled(data)
+            return self._step(batch, members)
+        batch, members = (keras.tree.map_structure(_tensor, part) for part in (batch, members))
+        if spec is None:
+            return self._compiled(batch, members)
+        # Traced as Keras traces the plain function: another shape, known or unknown, is another
+        # graph, which may round differently.
+        key = repr((spec, None if members is None else members.shape[1]))
+        if key not in self._functions:
+            groups = None if members is None else tf.TensorSpec([None, members.shape[1]], tf.uint8)
+            self._functions[key] = self._compiled.get_concrete_function(spec, groups)
+        return self._functions[key](batch, members)
 
     @functools.cached_property
     def _compiled(self):
         jit = self._model.jit_compile
         return tf.function(self._step, reduce_retracing=True, jit_compile=jit, autograph=False)
 
-    def _step(self, data):
-        return self._model.distribute_strategy.run(self._watched_step, args=data)
+    def _step(self, batch, members):
+        return self._model.distribute_strategy.run(self._watched_step, args=(batch, members))
 
     def _watched_step(self, batch, members):
         with self._running(members) as taken:
@@ -498,12 +506,6 @@ def _tensor(value):
     if value is None or isinstance(value, tf.experimental.Optional):  # as Keras takes these
         return None
     return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
-
-
-def _batch_spec(value):
-    if isinstance(value, tf.Tensor) and value.shape.rank:
-        return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
-    return None if value is None else tf.type_spec_from_value(value)
 
 
 def _plain_batch(data):

@@ -19,8 +19,8 @@ import tensorflow as tf
 from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.tape import watched_pass
 from keras_spectral.errors import LayerRuleError
-from keras_spectral.spectra.matrices import group_matrix
-from keras_spectral.spectra.rows import group_rows
+from keras_spectral.matrices.factors import WeightMatrices
+from keras_spectral.matrices.members import Members
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the Frobenius norm of the gradient."""
@@ -132,14 +132,15 @@ class _Run:
             lambda outputs: _cotangents(outputs, members),
         )
         adjoints = [None if d is None else tf.convert_to_tensor(d) for d in watched.adjoints]
-        mask = tf.constant(np.stack([members, np.ones(self.n, bool)], axis=1))
-        factors = watched.factors(Backward(tf.constant(self.n), mask))
+        groups = Members.of(np.stack([members, np.ones(self.n, bool)], axis=1))
+        given = Backward(tf.constant(self.n), tf.constant(groups.mask[:, 1:]))
+        factors = watched.factors(given)
         mixing = _mixing(watched.forward, adjoints, members)
         return {
             (site, name): (
-                group_matrix(factors[site.path, name], "gradient", group_rows(mask))[
-                    1 if site.path in mixing else 0
-                ].numpy(),
+                WeightMatrices(factors[site.path, name]).gradient(
+                    groups, 2 if site.path in mixing else 1
+                ),
                 np.zeros(variable.shape)
                 if gradient is None
                 else np.asarray(tf.convert_to_tensor(gradient), float),

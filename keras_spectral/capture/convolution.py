@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from keras_spectral.capture.rule import InWords, ProductRule
-from keras_spectral.spectra.patches import Patches
+from keras_spectral.matrices.patches import Patches
 
 L = keras.layers
 

@@ -16,8 +16,8 @@ import keras
 import tensorflow as tf
 
 from keras_spectral.capture.rule import Call, InWords, ProductRule, attributes
-from keras_spectral.spectra.factors import with_positions
-from keras_spectral.spectra.tokens import Tokens
+from keras_spectral.matrices.factors import with_positions
+from keras_spectral.matrices.one_hot import OneHot
 
 
 class EmbeddingRule(ProductRule):
@@ -40,7 +40,7 @@ class EmbeddingRule(ProductRule):
         ids = tf.cast(inputs, tf.int32)[..., None]
         ids = tf.where(ids < 0, ids + layer.input_dim, ids)  # Keras counts them from the end
         ids = with_positions(ids, tf.shape(ids)[0])[..., 0]
-        return {"embeddings": (Tokens(ids, layer.input_dim), delta)}
+        return {"embeddings": (OneHot(ids, layer.input_dim), delta)}
 
     @contextmanager
     def watched(self, layer, calls, watch=None):

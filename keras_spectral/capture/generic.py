@@ -33,7 +33,7 @@ from keras_spectral.capture.rule import (
     unscaled,
     unscaled_type,
 )
-from keras_spectral.spectra.factors import Factors, with_positions
+from keras_spectral.matrices.factors import Factors, with_positions
 
 
 class GenericRule:

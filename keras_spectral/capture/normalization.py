@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_spectral.capture.generic import GenericRule
 from keras_spectral.capture.rule import unscaled
-from keras_spectral.spectra.factors import Factors
+from keras_spectral.matrices.factors import Factors
 
 
 class NormalizationRule(GenericRule):

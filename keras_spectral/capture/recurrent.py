@@ -29,8 +29,8 @@ import keras
 import tensorflow as tf
 
 from keras_spectral.capture.rule import Call, InWords, attributes, unscaled
-from keras_spectral.spectra.factors import Factors, joined_calls
-from keras_spectral.spectra.side_by_side import SideBySide
+from keras_spectral.matrices.factors import Factors, joined_calls
+from keras_spectral.matrices.gates import Gates
 
 L = keras.layers
 
@@ -250,9 +250,9 @@ def _normal_form(cell, seen, delta):
         of_states = tf.concat([delta[..., : 2 * u], reset * delta[..., 2 * u :]], -1)
         return {"kernel": (inputs, delta), "recurrent_kernel": (hidden, of_states)}
     parts, widths = [hidden, hidden], (2 * u, u)
-    if isinstance(hidden, SideBySide):
+    if isinstance(hidden, Gates):
         parts, widths = tf.split(hidden.tensor, 3, axis=-1), (u, u, u)
-    hidden = SideBySide(tf.concat([*parts[:-1], reset * parts[-1]], -1), widths)
+    hidden = Gates(tf.concat([*parts[:-1], reset * parts[-1]], -1), widths)
     return {"kernel": (inputs, delta), "recurrent_kernel": (hidden, delta)}
 
 
@@ -272,20 +272,20 @@ def _dropped(x, masks, units):
     if not isinstance(masks, list):
         return x * masks[:, None]
     parts = [x * mask[:, None] for mask in masks]
-    return SideBySide(tf.concat(parts, axis=-1), (units,) * len(parts))
+    return Gates(tf.concat(parts, axis=-1), (units,) * len(parts))
 
 
 def _unless_masked(a, mask):
     if mask is None:
         return a
-    if isinstance(a, SideBySide):
-        return SideBySide(_unless_masked(a.tensor, mask), a.outputs)
+    if isinstance(a, Gates):
+        return Gates(_unless_masked(a.tensor, mask), a.outputs)
     return tf.where(mask[..., None], a, tf.zeros_like(a))
 
 
 def _of_gate(a, gate):
     """Return the part of A that a gate sees."""
-    return tf.split(a.tensor, a.blocks, axis=-1)[gate] if isinstance(a, SideBySide) else a
+    return tf.split(a.tensor, a.n_blocks, axis=-1)[gate] if isinstance(a, Gates) else a
 
 
 def _reset_gate(cell, x, states):
@@ -307,8 +307,8 @@ def _columns(weight, columns, like):
 def _of_examples(a, d):
     """Return the gradient of every example, `[n, i, o]`."""
     parts, outputs = [a], None
-    if isinstance(a, SideBySide):
-        parts, outputs = tf.split(a.tensor, a.blocks, axis=-1), a.outputs
+    if isinstance(a, Gates):
+        parts, outputs = tf.split(a.tensor, a.n_blocks, axis=-1), a.outputs
     deltas = [d] if outputs is None else tf.split(d, outputs, axis=-1)
     products = [
         tf.einsum("nti,nto->nio", tf.cast(p, e.dtype), e)

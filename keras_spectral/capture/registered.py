@@ -33,7 +33,7 @@ from keras_spectral.capture.rule import (
     unscaled,
 )
 from keras_spectral.errors import LayerRuleError
-from keras_spectral.spectra.factors import Factors, in_rows, joined_calls
+from keras_spectral.matrices.factors import Factors, in_rows, joined_calls
 
 
 class RegisteredRule(ProductRule):

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_spectral.capture.per_example import example_gradients_of
-from keras_spectral.spectra.factors import Factors, in_rows, joined_calls
+from keras_spectral.matrices.factors import Factors, in_rows, joined_calls
 
 
 @dataclass(frozen=True)

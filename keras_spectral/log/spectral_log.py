@@ -26,8 +26,7 @@ from keras_spectral.log.schema import (
 )
 from keras_spectral.log.spool import Spool
 from keras_spectral.log.summary import size_corrected_norms, spectrum_table
-from keras_spectral.spectra.subspace import sigma_errors
-from keras_spectral.summaries import SUMMARIES
+from keras_spectral.summaries import SUMMARIES, sigma_errors
 
 
 class SpectralLog:

@@ -1,10 +1,17 @@
-"""The largest singular values alone, from a subspace that follows training.
+"""The largest singular values alone, from subspaces that follow training.
 
-Letters: `g` group (the whole batch first), `r` record, `b` columns of a basis, `p` matrices.
+Letters: `n` example, `s` position, `w` feature, `g` group (the whole batch first), `r` row of a
+matrix, `b` columns of a basis, `p` matrix.
 
-A step finds `Z = MᵀQ` for an orthonormal `Q` that nearly spans the leading left singular vectors of
-`M` (`bases`), and keeps `ZᵀZ` and the exact Frobenius norm. The roots of the eigenvalues of `ZᵀZ`
-are at most the singular values of `M`, and `M Mᵀ` is `QQᵀM` and the rest, so that
+From one recorded step to the next a network changes little, so the bases `V` of the last one are
+nearly right, and one more iteration is enough:
+
+    Y = M V,    Q = an orthonormal basis of the columns of Y,    Z = MᵀQ,    V = Z scaled.
+
+The columns of all groups stand side by side: one product, or one convolution, serves all of them,
+and a group is its rows of `Y`. Products are in the precision of the data; what is small is done in
+float64. The roots of the eigenvalues of `ZᵀZ` are at most the singular values of `M`, and `M Mᵀ` is
+`QQᵀM` and the rest, so that
 
     sigma_k(QᵀM)² <= sigma_k(M)² <= sigma_k(QᵀM)² + ‖M‖_F² - ‖QᵀM‖_F².
 
@@ -19,49 +26,195 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_spectral.spectra.eigen import singular_values
-from keras_spectral.spectra.kept_by_group import KeptByGroup
+from keras_spectral.spectra.host import singular_values
+from keras_spectral.spectra.method import flattened, present
 
 OVERSAMPLING = 8
 """Columns of a basis beyond the singular values that are wanted."""
 
+COLD_PASSES = 4
+"""Iterations at the first recorded step, which begins with random bases."""
+
+DEPENDENT = 1e-10
+"""Columns of `Y` with less than this part of the energy of the largest count as dependent."""
+
+ROUNDINGS = 10
+"""Roundings of the data's precision by which an energy may be wrong."""
+
+ROUNDINGS_OF_SMALL = 20
+"""Roundings of float64 by which what is done with small matrices may put it wrong besides."""
+
+SINGLE = 0.5
+"""Cost of a multiplication of a product in float32, in units of one in float64."""
+
+OVERHEAD = 4e7
+"""Cost of the operations that follow a subspace, in the same unit."""
+
+MOST_PRODUCTS = 10_000_000
+"""Numbers that the product of a matrix with the bases of all groups may have, for its memory."""
+
+
+def cost(sizes, columns):
+    """Return the cost of a matrix, in multiplications of a float64 product.
+
+    Args:
+        sizes: `Sizes`.
+        columns: Columns of the bases.
+
+    Returns:
+        Number; infinite where products would take too much memory.
+    """
+    together = len(sizes.examples) * columns
+    if sizes.o:
+        iterated = 2 * SINGLE * sizes.i * sizes.o + (sizes.i + sizes.o) * columns
+        return OVERHEAD + sizes.products(sizes.i * sizes.o) + together * iterated
+    rows = sizes.rows[0]
+    if rows * together > MOST_PRODUCTS:
+        return np.inf
+    iterated = 2 * SINGLE * rows * sizes.i + (rows + sizes.i) * columns
+    return OVERHEAD + together * iterated
+
 
 @dataclass(frozen=True)
-class Subspaces(KeptByGroup):
+class Subspace:
     """Matrices of which only the largest singular values are found, near enough.
 
-    A step keeps one float64 tensor `[p, 1 + g, b² + 2]`: `ZᵀZ`, the square of the Frobenius norm,
-    and the part of it that rounding may have misplaced.
+    The statistic is an array `[p, g, b² + 2]`: `ZᵀZ`, the square of the Frobenius norm, and the
+    part of it that rounding may have misplaced.
 
     Attributes:
+        wanted: As in `Method`.
         columns: Columns `b` of the bases.
     """
 
+    wanted: tuple
     columns: int
 
-    def spectra_of(self, kept, records, groups):
-        """Return `(sigma, norm, residual)` of some blocks of what was kept, `[r, p, 1 + g, …]`."""
-        found = kept[records, :, groups]
+    def reduce(self, weights, members, state):
+        """Return `ZᵀZ` of one step, after one more iteration of the bases in `state`."""
+        operators = [_operator(weights[w], quantity, members) for w, quantity in self.wanted]
+        key = self.wanted, members.n_groups, self.columns
+        bases = state.get(key)
+        passes = 1 if bases is not None else COLD_PASSES
+        if bases is None:
+            bases = [_random(m, members.n_groups, self.columns) for m in operators]
+        for _ in range(passes):
+            bases, grams = _iterated(operators, bases)
+        state[key] = bases
+        energies = np.stack([m.energies for m in operators])[..., None]
+        epsilons = np.array([np.finfo(m.dtype).eps for m in operators])
+        parts = ROUNDINGS * epsilons + ROUNDINGS_OF_SMALL * np.finfo(float).eps
+        flat = grams.reshape(*grams.shape[:2], -1)
+        return np.concatenate([flat, energies, parts[:, None, None] * energies], axis=-1)
+
+    def solve(self, statistics, masks):
+        """Find the largest singular values of the whole batch and of every group present."""
+        records, groups = present(masks)
+        found = statistics[records, :, groups]
         energy, rounding = found[..., -2], found[..., -1]
         grams = found[..., :-2].reshape(*found.shape[:-1], self.columns, self.columns)
         sigma, captured = singular_values(grams)
         rest = np.maximum(energy - captured**2, 0.0) + rounding
         bad = ~np.isfinite(energy)
         sigma[bad] = np.nan
-        norm = np.sqrt(np.where(bad, np.nan, energy))
-        return sigma, norm, np.sqrt(np.where(bad, np.nan, rest))
+        norm, missed = (np.sqrt(np.where(bad, np.nan, part)) for part in (energy, rest))
+        yield flattened(np.arange(len(self.wanted)), records, groups, sigma, norm, missed)
 
 
-def sigma_errors(sigma, residual_norm):
-    """Return how far singular values may be from the exact ones: never more, often much less.
+def _iterated(operators, old):
+    """Return the next bases of all matrices, and `ZᵀZ` `[p, g, b, b]`."""
+    seen = [m.times(v) for m, v in zip(operators, old, strict=True)]
+    lengths, turns = np.linalg.eigh(_finite(np.stack([_gram(y) for y in seen])))
+    independent = lengths > DEPENDENT * lengths[..., -1:]
+    scales = np.where(independent, 1 / np.sqrt(np.where(independent, lengths, 1.0)), 0.0)
+    turns = turns * scales[..., None, :]
+    new, grams, overlaps = [], [], []
+    for p, (matrix, y) in enumerate(zip(operators, seen, strict=True)):
+        q = (y.astype(float) @ turns[p]).astype(y.dtype)
+        z = matrix.transposed_times(q)
+        norms = np.linalg.norm(z.astype(float), axis=1, keepdims=True).astype(z.dtype)
+        alive = norms > 0.0  # nor NaN
+        fresh = _random(matrix, 1, z.shape[-1])  # in place of directions that are not there
+        new.append(np.where(alive, z / np.where(alive, norms, 1.0), fresh))
+        grams.append(_gram(z))
+        overlaps.append(_gram(q))
+    return new, _of_orthonormal(np.stack(grams), np.stack(overlaps))
 
-    Args:
-        sigma: Array `[r, k]`, singular values as they were found.
-        residual_norm: Array `[r]`, the Frobenius norm of what the subspace missed; NaN where
-            singular values were found exactly.
 
-    Returns:
-        Array `[r, k]`: `sqrt(sigma² + residual_norm²) - sigma`, 0 where found exactly.
+def _of_orthonormal(grams, overlaps):
+    """Return `ZᵀZ` as of columns `Q (QᵀQ)^(-1/2)`, which are orthonormal up to rounding.
+
+    Where a column of `Y` nearly depends on others, what is made of it has lost digits.
     """
-    residual = np.nan_to_num(np.asarray(residual_norm, dtype=float))[:, None]
-    return np.hypot(sigma, residual) - sigma
+    lengths, turns = np.linalg.eigh(_finite(overlaps))
+    there = lengths > 0.5  # 1 but for rounding; 0 where a column was dependent
+    scales = np.where(there, 1 / np.sqrt(np.where(there, lengths, 1.0)), 0.0)
+    mend = (turns * scales[..., None, :]) @ turns.swapaxes(-1, -2)
+    return mend @ grams @ mend
+
+
+def _operator(matrices, quantity, members):
+    dtype = np.float64 if matrices.is_float64 else np.float32
+    if quantity == "gradient":
+        return _Formed(matrices, members, dtype)
+    return _OfMembers(matrices.of(quantity), members, dtype)
+
+
+class _Formed:
+    """Gradients `[g, i, o]`, formed."""
+
+    def __init__(self, matrices, members, dtype):
+        shape, self.dtype = matrices.gradient_shape, dtype
+        self.width = shape[1]
+        found = {g: matrices.gradient(members, g) for g in np.flatnonzero(members.sizes)}
+        rows = max(len(part) for part in found.values())  # those that are zero may be left out
+        gradients = np.zeros((members.n_groups, rows, self.width))
+        for g, part in found.items():
+            gradients[g, : len(part)] = part
+        self.energies = np.square(gradients).sum(axis=(1, 2))
+        self._gradients = np.where(np.isfinite(gradients), gradients, 0.0).astype(dtype)
+
+    def times(self, v):
+        return self._gradients @ v
+
+    def transposed_times(self, q):
+        return self._gradients.swapaxes(1, 2) @ q
+
+
+class _OfMembers:
+    """Matrices whose rows are those of the members among all examples."""
+
+    def __init__(self, matrix, members, dtype):
+        self.width, self.dtype = matrix.width, dtype
+        energies = matrix.energies()
+        # Not products with 0, which NaN would spoil.
+        self.energies = np.where(members.mask, energies[:, None], 0.0).sum(axis=0)
+        self._matrix = matrix if np.isfinite(energies).all() else matrix.finite()
+        self._mask = members.mask.astype(dtype)
+
+    def times(self, v):
+        g, w, b = v.shape
+        y = self._matrix.matmul(v.transpose(1, 0, 2).reshape(w, g * b))
+        own = y.reshape(*y.shape[:2], g, b) * self._mask[:, None, :, None]
+        return own.reshape(-1, g, b).transpose(1, 0, 2)
+
+    def transposed_times(self, q):
+        g, _, b = q.shape
+        side_by_side = q.transpose(1, 0, 2).reshape(len(self._mask), -1, g * b)
+        z = self._matrix.rmatmul(side_by_side)
+        return z.reshape(self.width, g, b).transpose(1, 0, 2)
+
+
+def _finite(grams):
+    # What overflowed would make LAPACK raise.
+    return np.where(np.isfinite(grams), grams, 0.0)
+
+
+def _gram(x):
+    x = x.astype(float)
+    return x.swapaxes(-1, -2) @ x
+
+
+def _random(matrix, n_groups, b):
+    shape = n_groups, matrix.width, b
+    return np.random.default_rng(0).standard_normal(shape).astype(matrix.dtype)

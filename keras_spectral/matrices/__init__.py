@@ -1,0 +1,1 @@
+"""What is multiplied: activations and adjoints as matrices, one file per form. Knows no Keras."""

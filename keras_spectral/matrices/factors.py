@@ -1,0 +1,235 @@
+"""The normal form of a layer call, declared once.
+
+Letters: `n` example, `s` shared position, `i` input feature, `o` output feature, `g` group,
+`r` row (a pair `(n, s)`).
+
+Every covered layer is brought to `Z = A W + b` with `A [n, s, i]`, `W [i, o]`. Its adjoint is
+`Δ = ∂L/∂Z [n, s, o]`, and the gradient of the training loss is `G = AᵀΔ`, rows flattened.
+"""
+
+import itertools
+import math
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.matrices.base import Rows, array
+from keras_spectral.settings import QUANTITIES
+
+FACTORS = ("activation", "adjoint")
+
+
+class Factors(NamedTuple):
+    """What a step leaves of one weight: activation and adjoint, and how its gradient comes about.
+
+    Attributes:
+        activation: Tensor `[n, s, i]`, what the layer multiplied by its weight, or a matrix that is
+            never formed (`Patches`, `OneHot`) or made of parts (`Gates`); of a layer that is no
+            product, its input.
+        adjoint: Tensor `[n, s, o]` or `Patches`, `∂L/∂Z` of the loss exactly as it was reduced; of
+            a layer that is no product `∂L/∂output`, whose positions may be others than those of its
+            input.
+        example_gradients: Tensor `[n, i, o]` of per-example gradients, from a tape or where they
+            are vectors, or `None`.
+        group_gradients: Tensor `[g, i, o]`, the gradient of the weight as a matrix, through the
+            whole batch and through each group, of a layer that is no product. Else `None`, and
+            gradients are products of the two factors (or sums over examples).
+
+    Of a weight that is no product, activation and adjoint may be `None`, and are not recorded then.
+    """
+
+    activation: Any
+    adjoint: Any
+    example_gradients: Any = None
+    group_gradients: Any = None
+
+    @property
+    def recorded(self):
+        """The quantities there are."""
+        there = self.activation is not None, self.adjoint is not None, True
+        return tuple(itertools.compress(QUANTITIES, there))
+
+
+class WeightMatrices:
+    """The matrices of one weight in one recorded step, on the host.
+
+    Args:
+        factors: `Factors` of eager tensors.
+    """
+
+    def __init__(self, factors):
+        self._factors = factors
+        self.recorded = factors.recorded
+
+    @cached_property
+    def activation(self):
+        """`Matrix` of the activation."""
+        return as_matrix(self._factors.activation)
+
+    @cached_property
+    def adjoint(self):
+        """`Matrix` of the adjoint."""
+        return as_matrix(self._factors.adjoint)
+
+    @property
+    def is_product(self):
+        """Whether gradients are `AᵀΔ`, all columns of it from the same rows of both factors."""
+        return self.bounded_by_rows and self._factors.example_gradients is None
+
+    @property
+    def bounded_by_rows(self):
+        """Whether the gradient is a sum over rows of matrices of rank one."""
+        if self._factors.group_gradients is not None:
+            return False
+        return self._factors.activation is None or self.activation.n_blocks == 1
+
+    @cached_property
+    def gradient_shape(self):
+        """The shape of a gradient as a matrix."""
+        for known in (self._factors.group_gradients, self._factors.example_gradients):
+            if known is not None:
+                return tuple(known.shape[-2:])
+        if isinstance(self.adjoint, Rows):
+            return self.activation.gradient_shape(self.adjoint.width)
+        return self.adjoint.gradient_shape(self.activation.width)[::-1]
+
+    @property
+    def is_float64(self):
+        """Whether any of the tensors is float64."""
+        leaves = tf.nest.flatten(self._factors, expand_composites=True)
+        return any(leaf is not None and leaf.dtype == tf.float64 for leaf in leaves)
+
+    def width(self, quantity):
+        """Return the largest number of singular values that the features allow.
+
+        Args:
+            quantity: One of `QUANTITIES`.
+        """
+        return min(self.gradient_shape) if quantity == "gradient" else self.of(quantity).width
+
+    def positions(self, quantity):
+        """Return the number of positions `s`.
+
+        Args:
+            quantity: One of `QUANTITIES`; a gradient is said to have those of the adjoint.
+        """
+        name = "activation" if quantity == "activation" else "adjoint"
+        return self.of(name).positions if name in self.recorded else 1
+
+    def of(self, name):
+        """Return the `Matrix` of a factor.
+
+        Args:
+            name: `"activation"` or `"adjoint"`.
+        """
+        return self.activation if name == "activation" else self.adjoint
+
+    def adds_up(self, quantity):
+        """Return whether what a group has is the sum of what its examples have.
+
+        Args:
+            quantity: One of `QUANTITIES`.
+        """
+        if quantity != "gradient" or self._factors.example_gradients is not None:
+            return True
+        return self._factors.group_gradients is None and self.activation.adds_up
+
+    def gradient(self, members, g):
+        """Return the gradient through a group.
+
+        Args:
+            members: `Members`.
+            g: Number of the group, 0 for the whole batch; it has at least one example.
+
+        Returns:
+            float64 array `[i, o]`; rows that are zero may be left out.
+        """
+        return self._gradient(members.examples(g), g)
+
+    def gradient_of_example(self, n):
+        """Return the gradient through one example.
+
+        Args:
+            n: Its number.
+
+        Returns:
+            float64 array `[i, o]`.
+        """
+        return self._gradient(np.array([n]), None)
+
+    def _gradient(self, examples, g):
+        known, each = self._factors.group_gradients, self._factors.example_gradients
+        if known is not None:
+            return np.asarray(array(known)[g], dtype=float)
+        if each is not None:
+            own = array(each) if examples is None else array(each)[examples]
+            return np.asarray(own, dtype=float).sum(axis=0)
+        if isinstance(self.adjoint, Rows):
+            return self.activation.product(self.adjoint, examples)
+        return self.adjoint.product(self.activation, examples).T
+
+
+def as_matrix(part):
+    """Return an activation or adjoint as a `Matrix`.
+
+    Args:
+        part: Of `Factors`: a tensor `[n, s, w]`, or a form of its own.
+    """
+    return Rows(part) if tf.is_tensor(part) or isinstance(part, np.ndarray) else part
+
+
+def joined_calls(calls):
+    """Return the factors of a layer that was called several times: the rows of all its calls.
+
+    Args:
+        calls: List of `Factors` of one weight, with equal `n`, `i`, `o`, of the same kind.
+
+    Returns:
+        One `Factors` whose positions are those of all calls, one after the other.
+    """
+    if len(calls) == 1:
+        return calls[0]
+    return Factors(
+        _joined([call.activation for call in calls]),
+        _joined([call.adjoint for call in calls]),
+        None
+        if calls[0].example_gradients is None
+        else tf.add_n([call.example_gradients for call in calls]),
+    )
+
+
+def _joined(parts):
+    first, *others = parts
+    return tf.concat(parts, axis=1) if tf.is_tensor(first) else first.joined(others)
+
+
+def in_rows(part, n):
+    """Return an activation or adjoint as `Factors` takes it.
+
+    Args:
+        part: Tensor `[n, …, w]`, or a matrix that is not formed.
+        n: Scalar integer tensor, the number of examples.
+
+    Returns:
+        Tensor `[n, s, w]`, or the matrix as it is.
+    """
+    return with_positions(part, n) if tf.is_tensor(part) else part
+
+
+def with_positions(tensor, n):
+    """Return a tensor `[n, …, w]` as `[n, s, w]`, all middle axes flattened into `s`.
+
+    Args:
+        tensor: Tensor of rank at least 2, whose leading axis is the example.
+        n: Scalar integer tensor, the number of examples.
+
+    Returns:
+        Tensor `[n, s, w]`.
+    """
+    if tensor.shape.rank == 2:
+        return tf.expand_dims(tensor, 1)
+    middle, width = tensor.shape[1:-1], tensor.shape[-1]
+    positions = -1 if None in middle else math.prod(middle)
+    return tf.reshape(tensor, tf.stack([n, positions, width]))

@@ -1,0 +1,276 @@
+"""The patches of a convolution (im2col), a matrix that is never formed as a whole.
+
+Letters: `n` example, `s` output position, `c` channel, `k` kernel offset, `b` block of channels,
+`i` features of a patch, `o` output channel, `m` some examples, `d` spatial axes.
+
+Row `(n, s)` holds what the kernel sees at that position, `i = k c` numbers, so a convolution is the
+product of this matrix and its kernel `[k c, o]`. A product with columns is a convolution by them as
+filters, and `AᵀΔ` is the filter gradient: both are the framework's own, in the precision of
+training. `AᵀA` is summed in float64, from the patches of a few examples at a time.
+
+With several blocks (a grouped convolution) each block of features meets its own columns of the
+kernel alone.
+
+Source: Chellapilla, Puri, Simard, "High performance convolutional neural networks for document
+processing" (2006), for im2col.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.matrices.base import Matrix, array, float64, taken
+
+
+class Patches(tf.experimental.ExtensionType, Matrix):
+    """Patches of the inputs of all calls of a layer.
+
+    Attributes:
+        inputs: Tuple of tensors `[n, *d, c]`, one per call.
+        kernel: Tuple with the size of the kernel along every spatial axis.
+        strides: Tuple likewise.
+        dilation: Tuple likewise.
+        padding: `"valid"`, `"same"` or `"causal"`, as in Keras.
+        n_blocks: Number of blocks of channels.
+    """
+
+    inputs: tuple[tf.Tensor, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: str
+    n_blocks: int
+
+    @property
+    def n(self):
+        """Number of examples."""
+        return int(self.inputs[0].shape[0])
+
+    @property
+    def width(self):
+        """Features of a patch."""
+        return math.prod(self.kernel) * self._channels
+
+    @property
+    def positions(self):
+        """Positions of all calls."""
+        return sum(math.prod(windows.sizes) for windows in self.windows)
+
+    @property
+    def windows(self):
+        """List of the `Windows` of each call."""
+        how = self.kernel, self.strides, self.dilation, self.padding
+        return [Windows(tuple(x.shape[1:-1]), *how) for x in self.inputs]
+
+    def joined(self, others):
+        """Return the patches of this call and of others of the same layer.
+
+        Args:
+            others: List of `Patches`.
+        """
+        inputs = tuple(x for patches in (self, *others) for x in patches.inputs)
+        how = self.kernel, self.strides, self.dilation, self.padding, self.n_blocks
+        return Patches(inputs, *how)
+
+    def rows(self, examples=None):
+        """Return the patches of some examples in float64, blocks of channels first."""
+        calls = [self._columns(x, w, examples) for x, w in self._calls()]  # [k c, m, s]
+        if not isinstance(calls[0], np.ndarray):
+            return tf.reshape(tf.transpose(tf.concat(calls, 2), [1, 2, 0]), [-1, self.width])
+        columns = calls[0] if len(calls) == 1 else np.concatenate(calls, axis=2)
+        return self._by_block(columns.reshape(self.width, -1)).T
+
+    def gram(self, examples=None):
+        """Return the Gram matrix of the features over the rows of some examples."""
+        if len(self.inputs) == 1:
+            return super().gram(examples)
+        how = self.kernel, self.strides, self.dilation, self.padding, self.n_blocks
+        return sum(Patches((x,), *how).gram(examples) for x in self.inputs)
+
+    def product(self, other, examples=None):
+        """Return the filter gradient `AᵀΔ [i / b, o]` through some examples."""
+        if self.n_blocks == 1:
+            found = self._filter_gradient(other.tensor, examples)
+            return float64(array(found))
+        chunks = self.chunks(examples, self.width + other.width)
+        return sum(self._product_of_blocks(other, chunk) for chunk in chunks)
+
+    def matmul(self, columns):
+        """Return the product with some columns: a convolution by them as filters."""
+        filters = tf.reshape(columns, [*self.kernel, self._channels, columns.shape[-1]])
+        found = [w.convolved(tf.cast(x, filters.dtype), filters) for x, w in self._calls()]
+        flattened = [array(y).reshape(self.n, -1, columns.shape[-1]) for y in found]
+        return np.concatenate(flattened, axis=1)
+
+    def rmatmul(self, rows):
+        """Return the product of this matrix, transposed, with some columns: filter gradients."""
+        return array(self._filter_gradient(rows, None))
+
+    def energies(self):
+        """Return the sum of squares of each example's patches."""
+        total = np.zeros(self.n)
+        for x, windows in self._calls():
+            own = np.asarray(array(x))
+            for n in range(self.n):
+                squares = np.square(own[n], dtype=float).sum(axis=-1)
+                for times in windows.times_seen()[::-1]:
+                    squares = squares @ times
+                total[n] += squares
+        return total
+
+    def finite(self):
+        """Return these patches of inputs with zeros in the place of NaN and Inf."""
+        inputs = tuple(tf.where(tf.math.is_finite(x), x, tf.zeros_like(x)) for x in self.inputs)
+        how = self.kernel, self.strides, self.dilation, self.padding, self.n_blocks
+        return Patches(inputs, *how)
+
+    @property
+    def _channels(self):
+        return int(self.inputs[0].shape[-1])
+
+    def _calls(self):
+        return zip(self.inputs, self.windows, strict=True)
+
+    def _filter_gradient(self, delta, examples):
+        """Return the sum over all calls of `AᵀΔ [k c, o]`, for `Δ [n, s, o]`."""
+        delta = taken(array(delta), examples)
+        dtype = tf.float64 if delta.dtype in (np.float64, tf.float64) else tf.float32
+        o, begin, total = delta.shape[-1], 0, None
+        for x, windows in self._calls():
+            end = begin + math.prod(windows.sizes)
+            own = tf.reshape(tf.cast(delta[:, begin:end], dtype), [-1, *windows.sizes, o])
+            given = tf.cast(taken(array(x), examples), dtype)
+            found = _filter_gradient_of(windows, self._channels, o, dtype)(given, own)
+            total, begin = found if total is None else total + found, end
+        return total
+
+    def _columns(self, x, windows, examples):
+        """Return the patches of one call `[k c, m, s]` in float64."""
+        padded = windows.padded(float64(taken(array(x), examples)))
+        offsets, s = list(np.ndindex(self.kernel)), math.prod(windows.sizes)
+        if isinstance(padded, np.ndarray):
+            channels = np.ascontiguousarray(np.moveaxis(padded, -1, 0))  # copied in long stretches
+            columns = np.empty((len(offsets), *channels.shape[:2], *windows.sizes))
+            for place, offset in zip(columns, offsets, strict=True):
+                place[...] = channels[:, :, *windows.seen_by(offset)]
+            return columns.reshape(self.width, -1, s)
+        parts = [padded[:, *windows.seen_by(offset)] for offset in offsets]
+        stacked = tf.reshape(tf.stack(parts), [len(offsets), -1, s, self._channels])
+        return tf.reshape(tf.transpose(stacked, [0, 3, 1, 2]), [self.width, -1, s])
+
+    def _by_block(self, columns):
+        """Return features in the order block, offset, channel instead of offset, channel."""
+        if self.n_blocks == 1:
+            return columns
+        order = np.arange(self.width).reshape(-1, self.n_blocks, self._channels // self.n_blocks)
+        return columns[order.swapaxes(0, 1).ravel()]
+
+    def _product_of_blocks(self, other, examples):
+        b = self.n_blocks
+        a, d = np.asarray(self.rows(examples)), np.asarray(other.rows(examples))
+        a, d = (x.reshape(len(x), b, -1).transpose(1, 0, 2) for x in (a, d))
+        found = a.swapaxes(1, 2) @ d  # [b, i / b, o / b]
+        return found.transpose(1, 0, 2).reshape(found.shape[1], -1)
+
+
+class Windows(NamedTuple):
+    """Where the windows of a convolution lie, along every spatial axis, as Keras has it.
+
+    Attributes:
+        spatial: Tuple with the size of the input along every spatial axis.
+        kernel: Tuple with the size of the kernel along every spatial axis.
+        strides: Tuple likewise.
+        dilation: Tuple likewise.
+        padding: `"valid"`, `"same"` or `"causal"`.
+    """
+
+    spatial: tuple
+    kernel: tuple
+    strides: tuple
+    dilation: tuple
+    padding: str
+
+    @property
+    def reach(self):
+        """Places from the first that a window sees to the last, along every spatial axis."""
+        return [(k - 1) * rate + 1 for k, rate in zip(self.kernel, self.dilation, strict=True)]
+
+    @property
+    def sizes(self):
+        """Output positions along every spatial axis."""
+        axes = zip(self.spatial, self.pads, self.reach, self.strides, strict=True)
+        return [(size + sum(pad) - reach) // stride + 1 for size, pad, reach, stride in axes]
+
+    @property
+    def pads(self):
+        """Zeros before and after the input, along every spatial axis."""
+        if self.padding == "valid":
+            return [(0, 0)] * len(self.kernel)
+        if self.padding == "causal":
+            return [(reach - 1, 0) for reach in self.reach]
+        axes = zip(self.spatial, self.reach, self.strides, strict=True)
+        missing = [max((-(-size // stride) - 1) * stride + r - size, 0) for size, r, stride in axes]
+        return [(total // 2, total - total // 2) for total in missing]
+
+    def padded(self, x):
+        """Return the input with the zeros that windows see around it.
+
+        Args:
+            x: NumPy array or tensor `[n, *d, c]`.
+        """
+        around = [(0, 0), *self.pads, (0, 0)]
+        return np.pad(x, around) if isinstance(x, np.ndarray) else tf.pad(x, around)
+
+    def seen_by(self, offset):
+        """Return the slices of the padded input that an offset of the kernel sees.
+
+        Args:
+            offset: Sequence of integers, one for each axis.
+        """
+        begins = [at * rate for at, rate in zip(offset, self.dilation, strict=True)]
+        return [
+            slice(begin, begin + (size - 1) * stride + 1, stride)
+            for begin, stride, size in zip(begins, self.strides, self.sizes, strict=True)
+        ]
+
+    def times_seen(self):
+        """Return how many windows see each place of the input, an array for every axis."""
+        found = []
+        for axis, (before, _) in enumerate(self.pads):
+            times = np.zeros(self.spatial[axis] + sum(self.pads[axis]))
+            for k in range(self.kernel[axis]):
+                offset = [k if other == axis else 0 for other in range(len(self.kernel))]
+                times[self.seen_by(offset)[axis]] += 1
+            found.append(times[before : before + self.spatial[axis]])
+        return found
+
+    def convolved(self, x, filters):
+        """Return the convolution of an input.
+
+        Args:
+            x: Tensor `[n, *d, c]`.
+            filters: Tensor `[*k, c, o]` of the same type.
+        """
+        how = {"strides": self.strides, "padding": "VALID", "dilations": self.dilation}
+        return tf.nn.convolution(self.padded(x), filters, **how)
+
+
+@functools.lru_cache(maxsize=256)
+def _filter_gradient_of(windows, c, o, dtype):
+    """Return a compiled function of `(x, Δ)`. The convolution itself is pruned from it."""
+    x = tf.TensorSpec([None, *windows.spatial, c], dtype)
+    delta = tf.TensorSpec([None, *windows.sizes, o], dtype)
+
+    @tf.function(input_signature=[x, delta], autograph=False)
+    def filter_gradient(x, delta):
+        filters = tf.zeros([*windows.kernel, c, o], dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(filters)
+            y = windows.convolved(tf.convert_to_tensor(x), filters)
+        found = tape.gradient(y, filters, output_gradients=delta)
+        return tf.reshape(found, [math.prod(windows.kernel) * c, o])
+
+    return filter_gradient.get_concrete_function()

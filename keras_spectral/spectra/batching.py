@@ -1,0 +1,225 @@
+"""Records of several steps, solved together: what is done once for all of them costs each little.
+
+Letters: `n` example, `g` group (the whole batch first), `k` rank of a singular value, `r` record.
+"""
+
+import itertools
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_spectral.matrices.factors import WeightMatrices
+from keras_spectral.matrices.members import Members
+from keras_spectral.spectra.plan import plan_for
+
+TOGETHER = 64
+"""Records that are solved together."""
+
+TOGETHER_SPECTRA = 2048
+"""Fewer records are solved together if there are many groups: about this many of each series."""
+
+TOGETHER_BYTES = 1_000_000
+"""Fewer records are solved together if their statistics are large: about this many bytes."""
+
+
+class Step(NamedTuple):
+    """What a recorded step leaves.
+
+    Attributes:
+        step: Number of the step.
+        epoch: Number of the epoch.
+        factors: Dictionary `(layer path, weight name) -> Factors`, in the order of the model.
+        mask: Boolean array `[n, g - 1]`, which example is in which group.
+        shares: Tuple with the share of each group among all examples, by which plans are made.
+    """
+
+    step: int
+    epoch: int
+    factors: Any
+    mask: Any
+    shares: tuple
+
+
+class SolvedSteps(NamedTuple):
+    """Singular values of the matrices of several steps.
+
+    Attributes:
+        plan: `Plan`.
+        steps: Integer array `[r]`.
+        epochs: Integer array `[r]`.
+        sizes: Integer array `[r, g]`, the examples of the whole batch and of each group.
+        norm: float64 array `[r, series, g]` of Frobenius norms; NaN where there is no example, or
+            NaN or Inf in the matrix.
+        sigma: float64 array `[r, series, g, k]`, largest first, NaN where there are fewer.
+        residual: float64 array `[r, series, g]` of the Frobenius norms of what was missed, 0 where
+            nothing was; NaN like the norm.
+    """
+
+    plan: Any
+    steps: Any
+    epochs: Any
+    sizes: Any
+    norm: Any
+    sigma: Any
+    residual: Any
+
+    @property
+    def n_rows(self):
+        """Integer array `[r, series, g]` of the rows of each matrix.
+
+        A gradient is said to have those of the adjoint.
+        """
+        positions = np.array([series.positions for series in self.plan.series])
+        return self.sizes[:, None, :] * positions[:, None]
+
+    @property
+    def rank_bounds(self):
+        """Integer array `[r, series, g]` of the largest possible ranks."""
+        return _rank_bounds(self.plan, self.n_rows)
+
+    @property
+    def n_kept(self):
+        """Integer array `[r, series, g]` of how many singular values are kept."""
+        bounds = self.rank_bounds
+        return np.minimum(bounds, self.plan.top_k or bounds.max())
+
+
+class Batching:
+    """Reduces recorded steps as they come, and solves several together.
+
+    Args:
+        settings: `Spectra`.
+    """
+
+    def __init__(self, settings):
+        self._settings = settings
+        self._plans = {}
+        self._state = {}
+        self._waiting = []
+
+    def add(self, step):
+        """Reduce a recorded step.
+
+        Args:
+            step: `Step`.
+
+        Returns:
+            List of `SolvedSteps`, of steps added now or before, each once.
+        """
+        weights = {name: WeightMatrices(own) for name, own in step.factors.items()}
+        plan = self.plan(weights, step)
+        if not plan.series:
+            return []
+        members = Members.of(step.mask)
+        with _quietly():
+            statistics = [m.reduce(weights, members, self._state) for m in plan.methods]
+        self._waiting.append(_Reduced(plan, step.step, step.epoch, members.mask, statistics))
+        enough = max(1, min(TOGETHER, TOGETHER_SPECTRA // members.n_groups))
+        many = len(self._waiting) >= enough
+        large = sum(reduced.nbytes for reduced in self._waiting) >= TOGETHER_BYTES
+        return self.rest() if many or large else []
+
+    def rest(self):
+        """Solve all steps that wait.
+
+        Returns:
+            List as in `add`.
+        """
+        waiting, self._waiting = self._waiting, []
+        by_plan = defaultdict(list)
+        for reduced in waiting:
+            by_plan[id(reduced.plan), reduced.mask.shape].append(reduced)
+        with _quietly():
+            return [_solved(alike) for alike in by_plan.values()]
+
+    def plan(self, weights, step):
+        """Return the plan for a step, made anew only where shapes are new.
+
+        Args:
+            weights: Dictionary of `WeightMatrices`.
+            step: `Step`.
+        """
+        n = len(step.mask)
+        shapes = tuple((name, _signature(own)) for name, own in step.factors.items())
+        key = n, step.shares, shapes
+        if key not in self._plans:
+            examples = (n, *(n * share for share in step.shares))
+            self._plans[key] = plan_for(weights, self._settings, examples)
+        return self._plans[key]
+
+
+class _Reduced(NamedTuple):
+    """A step of which statistics are left, one for each method of its plan."""
+
+    plan: Any
+    step: int
+    epoch: int
+    mask: Any
+    statistics: list
+
+    @property
+    def nbytes(self):
+        return sum(statistic.nbytes for statistic in self.statistics)
+
+
+def _signature(factors):
+    return tuple(
+        part
+        if part is None
+        else (part.shape, part.dtype)
+        if hasattr(part, "shape")
+        else tuple(sorted((k, _frozen(v)) for k, v in vars(part).items() if k[0] != "_"))
+        for part in factors
+    )
+
+
+def _frozen(value):
+    if isinstance(value, tuple):
+        return tuple(map(_frozen, value))
+    return (tuple(value.shape), value.dtype) if hasattr(value, "shape") else value
+
+
+def _quietly():
+    return np.errstate(invalid="ignore", over="ignore")  # NaN and Inf are recorded as NaN
+
+
+def _solved(alike):
+    plan = alike[0].plan
+    masks = np.stack([reduced.mask for reduced in alike])
+    sizes = masks.sum(axis=1)
+    steps, epochs = (np.array([getattr(r, name) for r in alike]) for name in ("step", "epoch"))
+    norm, residual = np.full((2, len(alike), len(plan.series), sizes.shape[1]), np.nan)
+    found = SolvedSteps(plan, steps, epochs, sizes, norm, None, residual)
+    kept = found.n_kept
+    sigma = np.full((*kept.shape, kept.max()), np.nan)
+    places = {(series.weight, series.quantity): p for p, series in enumerate(plan.series)}
+    for number, method in enumerate(plan.methods):
+        series = np.array([places[name] for name in method.wanted])
+        for members, statistics in _of_one_shape([r.statistics[number] for r in alike]):
+            for solved in method.solve(statistics, masks[members]):
+                at = members[solved.records], series[solved.wanted], solved.groups
+                norm[at], residual[at] = solved.norm, solved.residual
+                values = solved.sigma[:, : sigma.shape[-1]]
+                sigma[..., : values.shape[-1]][at] = values
+    sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
+    return found._replace(sigma=sigma)
+
+
+def _of_one_shape(statistics):
+    """Yield `(members, statistics)`: the records of one shape, and theirs in one array."""
+    order = sorted(range(len(statistics)), key=lambda r: statistics[r].shape)
+    for _, alike in itertools.groupby(order, key=lambda r: statistics[r].shape):
+        members = np.array(list(alike))
+        first = statistics[members[0]]
+        yield (
+            members,
+            first[None] if len(members) == 1 else np.stack([statistics[r] for r in members]),
+        )
+
+
+def _rank_bounds(plan, n_rows):
+    widths = np.array([series.width for series in plan.series])
+    bounded = np.array([series.bounded_by_rows for series in plan.series])
+    bounds = np.broadcast_to(widths[:, None], n_rows.shape)
+    return np.where(bounded[:, None], np.minimum(n_rows, bounds), bounds)

@@ -1,0 +1,151 @@
+"""Gram matrices of features, one for each group: cheaper where rows outnumber features.
+
+Letters: `n` example, `g` group (the whole batch first), `r` record, `p` matrices of a method, `d`
+features, `b` block (one group of one record), `i`, `o` rows and columns of a gradient.
+
+`AᵀA` for an activation, `ΔᵀΔ` for an adjoint, and the smaller of `GᵀG` and `GGᵀ` for a gradient.
+They are sums over examples: with more groups than examples, as permutations make, it costs less to
+keep a part for each example and to add them up later, than to multiply the rows of each group.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_spectral.matrices.base import array
+from keras_spectral.spectra.host import EIGEN, parallel, singular_values
+from keras_spectral.spectra.method import Solved, flattened, present
+
+OVERHEAD = 8e6
+"""Cost of the operations that each matrix needs besides, in multiplications of a float64 product:
+small matrices are better taken on the side of the rows, all of which go together."""
+
+CHUNK_BYTES = 32_000_000
+"""The sums of groups that are solved together hold about this many bytes, or are those of one."""
+
+
+def cost(sizes):
+    """Return the cost of a matrix, in multiplications of a float64 product.
+
+    Args:
+        sizes: `Sizes`.
+    """
+    groups = len(sizes.examples)
+    if not sizes.o:
+        return OVERHEAD + sizes.products(sizes.i**2) + groups * EIGEN * sizes.i**3
+    small, large = sorted((sizes.i, sizes.o))
+    squares = groups * (small**2 * large + EIGEN * small**3)
+    return OVERHEAD + sizes.products(sizes.i * sizes.o) + squares
+
+
+@dataclass(frozen=True)
+class FeatureGram:
+    """Matrices whose smaller Gram matrices have one size, `d`.
+
+    The statistic is an array `[p, g, d, d]`, in the order of `wanted`.
+
+    Attributes:
+        wanted: As in `Method`.
+        cost: Multiplications of all products of a step, about.
+    """
+
+    wanted: tuple
+    cost: float
+
+    def reduce(self, weights, members, state):
+        """Return the Gram matrices of features of one step."""
+        del state
+        work = [
+            (weights[weight], quantity, g)
+            for weight, quantity in self.wanted
+            for g in _groups_to_multiply(weights[weight], quantity, members)
+        ]
+        products = iter(parallel(lambda each: _product(*each, members), work, self.cost))
+        statistics = []
+        for weight, quantity in self.wanted:
+            groups = _groups_to_multiply(weights[weight], quantity, members)
+            found = dict(zip(groups, products, strict=False))
+            if 0 not in found:
+                found[0] = sum(found.values())
+            grams = {
+                g: _squared(part) if quantity == "gradient" else part for g, part in found.items()
+            }
+            none = np.zeros_like(grams[0])
+            statistics.append(np.stack([grams.get(g, none) for g in range(members.n_groups)]))
+        return np.stack(statistics)
+
+    def solve(self, statistics, masks):
+        """Find the spectra of the whole batch and of every group present."""
+        records, groups = present(masks)
+        sigma, norm = singular_values(statistics[records, :, groups])
+        yield flattened(np.arange(len(self.wanted)), records, groups, sigma, norm)
+
+
+@dataclass(frozen=True)
+class FeatureGramByExample:
+    """One matrix of which a part is kept for each example.
+
+    The statistic is an array `[n, …, …]`: the Gram matrix of each example's activation or adjoint,
+    or the gradient through each example.
+
+    Attributes:
+        wanted: As in `Method`, of one pair.
+        cost: As in `FeatureGram`.
+    """
+
+    wanted: tuple
+    cost: float
+
+    def reduce(self, weights, members, state):
+        """Return the parts of all examples of one step."""
+        del state
+        ((weight, quantity),) = self.wanted
+        matrices = weights[weight]
+
+        def part(n):
+            if quantity == "gradient":
+                return matrices.gradient_of_example(n)
+            return array(matrices.of(quantity).gram(np.array([n])))
+
+        return np.stack(parallel(part, range(members.n), self.cost))
+
+    def solve(self, statistics, masks):
+        """Find the spectra of the whole batch and of every group present."""
+        is_gradient = self.wanted[0][1] == "gradient"
+        size = max(1, CHUNK_BYTES // statistics[0, 0].nbytes)
+        for record, (parts, mask) in enumerate(zip(statistics, masks, strict=True)):
+            there = np.flatnonzero(mask.any(axis=0))
+            for begin in range(0, len(there), size):
+                groups = there[begin : begin + size]
+                sums = _sums(parts, mask[:, groups])
+                sigma, norm = singular_values(_squared(sums) if is_gradient else sums)
+                zero = np.zeros_like(groups)
+                yield Solved(zero, np.full_like(groups, record), groups, sigma, norm)
+
+
+def _groups_to_multiply(matrices, quantity, members):
+    """Return the groups whose products are made; that of the whole batch may be their sum."""
+    there = np.flatnonzero(members.sizes)
+    return there[1:] if members.divide and matrices.adds_up(quantity) else there
+
+
+def _product(matrices, quantity, g, members):
+    if quantity == "gradient":
+        return matrices.gradient(members, g)
+    return array(matrices.of(quantity).gram(members.examples(g)))
+
+
+def _sums(parts, members):
+    """Return sums `[g, …]` over the examples of groups; NaN where one of them has NaN or Inf."""
+    flat = parts.reshape(len(parts), -1)
+    bad = ~np.isfinite(flat).all(axis=1)  # else nothing times it would be NaN
+    flat = np.where(bad[:, None], 0.0, flat) if bad.any() else flat
+    sums = (members.T.astype(float) @ flat).reshape(-1, *parts.shape[1:])
+    sums[members[bad].any(axis=0)] = np.nan
+    return sums
+
+
+def _squared(gradients):
+    turned = gradients.swapaxes(-1, -2)
+    is_tall = gradients.shape[-2] >= gradients.shape[-1]
+    return turned @ gradients if is_tall else gradients @ turned

@@ -1,0 +1,132 @@
+"""A method: how the spectra of some matrices are found. One file per method implements it.
+
+Letters: `n` example, `s` position, `i` input feature, `o` output feature, `g` group (the whole
+batch first), `r` record, `m` matrix, `d` singular values.
+
+A method goes two ways. What one recorded step leaves is reduced at once to a small *statistic*, a
+float64 array: activations and adjoints of a step need not stay. Statistics of several records are
+solved together later, because what is done once for all of them costs each little.
+"""
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+
+class Sizes(NamedTuple):
+    """The sizes on which the cost of a method depends.
+
+    Attributes:
+        examples: Expected examples of the whole batch and of each group.
+        s: Positions.
+        i: Features of the activation or adjoint; of a gradient, its rows.
+        o: Columns of a gradient, else 0.
+        additive: Whether what groups have adds up over examples.
+    """
+
+    examples: tuple
+    s: int
+    i: int
+    o: int = 0
+    additive: bool = True
+
+    @property
+    def rows(self):
+        """Rows of the whole batch and of each group."""
+        return [n * self.s for n in self.examples]
+
+    @property
+    def by_example(self):
+        """Whether sums of groups are made of parts of each example: there are more groups."""
+        return self.additive and len(self.examples) > self.examples[0]
+
+    def products(self, entries):
+        """Return the multiplications of products of so many entries, one for each group.
+
+        Rows are multiplied once, and examples added up; or once for each group they are in, and
+        once more for the whole batch, unless groups divide it.
+
+        Args:
+            entries: Entries of a product.
+        """
+        n, *groups = self.examples
+        if self.by_example:
+            return n * (self.s + len(self.examples)) * entries
+        times = sum(groups) + (0 if groups and math.isclose(sum(groups), n) else n)
+        return times * self.s * entries
+
+
+class Solved(NamedTuple):
+    """Spectra of `m` matrices.
+
+    Attributes:
+        wanted: Integer array `[m]`, the place of each matrix in the `wanted` of its method.
+        records: Integer array `[m]`, the record of each matrix.
+        groups: Integer array `[m]`, its group.
+        sigma: float64 array `[m, d]`, singular values, largest first; rounding noise around zero
+            beyond a matrix' rank bound, NaN where it holds a NaN or Inf.
+        norm: float64 array `[m]`, the Frobenius norms, likewise NaN.
+        residual: float64 array `[m]`, the Frobenius norms of what was missed, likewise NaN, or 0.
+    """
+
+    wanted: Any
+    records: Any
+    groups: Any
+    sigma: Any
+    norm: Any
+    residual: Any = 0.0
+
+
+class Method(Protocol):
+    """How some matrices are solved. Each file adds a function `cost`, for `plan` to choose by."""
+
+    wanted: tuple
+    """Pairs `(weight, quantity)`, each weight by its `(layer path, name)`: the spectra to find."""
+
+    def reduce(self, weights, members, state):
+        """Return the statistic of one recorded step, a float64 array.
+
+        Args:
+            weights: Dictionary from weights to their `WeightMatrices`.
+            members: `Members` of the batch.
+            state: Dictionary that lives as long as the recording, for what follows the steps.
+        """
+
+    def solve(self, statistics, masks):
+        """Find the spectra of the whole batch and of every group present.
+
+        Args:
+            statistics: float64 array `[r, …]`, of records whose statistics have one shape.
+            masks: Boolean array `[r, n, g]`.
+
+        Yields:
+            `Solved`.
+        """
+
+
+def present(masks):
+    """Return the groups that are there, as two integer arrays `[b]`: records and groups.
+
+    Args:
+        masks: Boolean array `[r, n, g]`.
+    """
+    return np.nonzero(masks.any(axis=1))
+
+
+def flattened(wanted, records, groups, sigma, norm, residual=0.0):
+    """Return the `Solved` of some matrices of each of some blocks `b`.
+
+    Args:
+        wanted: Integer array `[p]`, the places of the matrices of a block.
+        records: Integer array `[b]`.
+        groups: Integer array `[b]`.
+        sigma: float64 array `[b, p, d]`.
+        norm: float64 array `[b, p]`.
+        residual: float64 array `[b, p]`, or 0.
+    """
+    places = np.empty((3, len(records), len(wanted)), dtype=int)
+    places[0], places[1], places[2] = wanted, records[:, None], groups[:, None]
+    residual = np.broadcast_to(residual, norm.shape).reshape(-1)
+    sigma = sigma.reshape(-1, sigma.shape[-1])
+    return Solved(*places.reshape(3, -1), sigma, norm.reshape(-1), residual)

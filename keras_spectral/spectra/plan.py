@@ -1,0 +1,208 @@
+"""Which method finds each spectrum, and where: chosen here alone.
+
+From the shapes of the matrices, the sizes of the groups, and the settings. A choice decides how long
+a spectrum takes, never what it is.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from keras_spectral.matrices.factors import FACTORS
+from keras_spectral.spectra import feature_gram, row_gram, subspace, svd
+from keras_spectral.spectra.feature_gram import FeatureGram, FeatureGramByExample
+from keras_spectral.spectra.method import Sizes
+from keras_spectral.spectra.row_gram import RowGram
+from keras_spectral.spectra.subspace import OVERSAMPLING, Subspace
+from keras_spectral.spectra.svd import Svd
+
+
+class Choice(NamedTuple):
+    """How one spectrum is found.
+
+    Attributes:
+        weight: `(layer path, weight name)`.
+        quantity: One of `QUANTITIES`.
+        method: `"row_gram"`, `"feature_gram"`, `"subspace"` or `"svd"`.
+        cost: Multiplications of a float64 product that it is expected to take as long as.
+        reason: Why, in a sentence.
+    """
+
+    weight: tuple
+    quantity: str
+    method: str
+    cost: float
+    reason: str
+
+
+class Series(NamedTuple):
+    """What every record of a plan has of one weight and quantity.
+
+    Attributes:
+        weight: `(layer path, weight name)`.
+        quantity: One of `QUANTITIES`.
+        width: Largest number of singular values that the features allow.
+        positions: Rows of each example.
+        bounded_by_rows: Whether the rank is at most the number of rows.
+    """
+
+    weight: tuple
+    quantity: str
+    width: int
+    positions: int
+    bounded_by_rows: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the spectra of records of one shape are found.
+
+    Attributes:
+        choices: Tuple of `Choice`, in the order of the log.
+        series: Tuple of `Series`, likewise.
+        methods: Tuple of methods, which together find every spectrum once.
+        top_k: Largest number of singular values kept, or `None`.
+    """
+
+    choices: tuple
+    series: tuple
+    methods: tuple
+    top_k: int | None
+
+    @property
+    def is_exact(self):
+        """Whether no matrix is known in a subspace only."""
+        return not any(isinstance(method, Subspace) for method in self.methods)
+
+
+def plan_for(weights, settings, examples):
+    """Choose how the spectra of some weights are found.
+
+    Args:
+        weights: Dictionary `(layer path, weight name) -> WeightMatrices`, in the order of the
+            model. Only shapes and types are used.
+        settings: `Spectra`, for its quantities, `top_k` and `method`.
+        examples: Tuple of the expected examples of the whole batch and of each group.
+
+    Returns:
+        `Plan`.
+    """
+    columns = settings.top_k + OVERSAMPLING if settings.method == "subspace" else 0
+    choices = tuple(
+        _choice(weight, matrices, quantity, settings.method, columns, examples)
+        for weight, matrices in weights.items()
+        for quantity in settings.quantities
+        if quantity in matrices.recorded
+    )
+    series = tuple(
+        Series(
+            choice.weight,
+            choice.quantity,
+            weights[choice.weight].width(choice.quantity),
+            weights[choice.weight].positions(choice.quantity),
+            choice.quantity != "gradient" or weights[choice.weight].bounded_by_rows,
+        )
+        for choice in choices
+    )
+    methods = tuple(_methods(weights, choices, columns, examples))
+    return Plan(choices, series, methods, settings.top_k)
+
+
+def sizes_of(matrices, quantity, examples):
+    """Return the `Sizes` of one matrix.
+
+    Args:
+        matrices: `WeightMatrices`.
+        quantity: One of `QUANTITIES`.
+        examples: As in `plan_for`.
+    """
+    s, additive = matrices.positions(quantity), matrices.adds_up(quantity)
+    if quantity == "gradient":
+        return Sizes(examples, s, *matrices.gradient_shape, additive)
+    return Sizes(examples, s, matrices.width(quantity), 0, additive)
+
+
+def _choice(weight, matrices, quantity, method, columns, examples):
+    sizes = sizes_of(matrices, quantity, examples)
+    if _is_known(matrices, quantity):
+        cost = float(sizes.rows[0])
+        return Choice(weight, quantity, "svd", cost, "its singular values are known: counts")
+    if method == "svd":
+        return Choice(weight, quantity, "svd", svd.cost(sizes), 'method="svd" was asked for')
+    if method == "auto" and matrices.is_float64:
+        reason = "float64 data, of whose digits a Gram matrix keeps half"
+        return Choice(weight, quantity, "svd", svd.cost(sizes), reason)
+    costs = {"feature_gram": feature_gram.cost(sizes)}
+    if quantity != "gradient":
+        costs["row_gram"] = row_gram.cost(sizes)
+    elif _gradient_by_rows(matrices, examples):
+        costs["row_gram"] = row_gram.cost_of_gradient(sizes)
+    if columns and _has_subspace(matrices, quantity):
+        costs["subspace"] = subspace.cost(sizes, columns)
+    chosen = min(costs, key=lambda name: (costs[name], name != "row_gram"))
+    return Choice(weight, quantity, chosen, costs[chosen], _reason(chosen, costs, sizes))
+
+
+def _reason(chosen, costs, sizes):
+    others = [name for name in costs if name != chosen]
+    if not others:
+        return "its rows cannot be paired"
+    next_best = min(others, key=costs.get)
+    times = costs[next_best] / costs[chosen]
+    shape = f"{sizes.i} x {sizes.o}" if sizes.o else f"{sizes.rows[0]:.0f} x {sizes.i}"
+    return f"{shape}: {next_best} would take {times:.1f} times as long"
+
+
+def _is_known(matrices, quantity):
+    return quantity != "gradient" and hasattr(matrices.of(quantity), "singular_values")
+
+
+def _gradient_by_rows(matrices, examples):
+    """Return whether a gradient may be found by Gram matrices of rows: those of both factors."""
+    if not matrices.is_product or _is_known(matrices, "activation"):
+        return False
+    sizes = [sizes_of(matrices, name, examples) for name in FACTORS]
+    return all(row_gram.cost(own) <= feature_gram.cost(own) for own in sizes)
+
+
+def _has_subspace(matrices, quantity):
+    return quantity == "gradient" or matrices.of(quantity).n_blocks == 1
+
+
+def _methods(weights, choices, columns, examples):
+    """Yield the methods: matrices that can be found together go together."""
+    by_method = defaultdict(list)
+    for choice in choices:
+        by_method[choice.method].append((choice.weight, choice.quantity))
+    yield from _by_rows(weights, by_method["row_gram"], examples)
+    yield from _by_features(weights, by_method["feature_gram"], choices, examples)
+    yield from (Svd((name,)) for name in by_method["svd"])
+    if by_method["subspace"]:
+        yield Subspace(tuple(by_method["subspace"]), columns)
+
+
+def _by_rows(weights, wanted, examples):
+    """Yield a `RowGram` for each number of positions."""
+    factors, by_positions = defaultdict(dict), defaultdict(list)
+    for weight, quantity in wanted:
+        s = weights[weight].positions(quantity)
+        by_positions[s].append((weight, quantity))
+        for name in FACTORS if quantity == "gradient" else (quantity,):
+            sizes = sizes_of(weights[weight], name, examples)
+            factors[s][weight, name] = sizes.i if row_gram.is_thin(sizes) else 0
+    for s, names in by_positions.items():
+        yield RowGram(tuple(names), tuple(factors[s]), s, tuple(factors[s].values()))
+
+
+def _by_features(weights, wanted, choices, examples):
+    """Yield a method for each size of the Gram matrices, or for each matrix by examples."""
+    costs: Any = {(choice.weight, choice.quantity): choice.cost for choice in choices}
+    by_width = defaultdict(list)
+    for weight, quantity in wanted:
+        name, matrices = (weight, quantity), weights[weight]
+        if sizes_of(matrices, quantity, examples).by_example:
+            yield FeatureGramByExample((name,), costs[name])
+        else:
+            by_width[matrices.width(quantity)].append(name)
+    for names in by_width.values():
+        yield FeatureGram(tuple(names), sum(costs[name] for name in names))
