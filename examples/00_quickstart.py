@@ -34,14 +34,14 @@ outputs = keras.layers.Dense(2, activation="softmax", name="output")(hidden)
 model = ks.SpectralModel(inputs, outputs)
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], spectra=1)
 
-# %% `groups` says who is who. `relabelings` adds groups of the same sizes, drawn at random.
-model.fit(x, y, groups=ks.relabelings(site, n=99), epochs=60, batch_size=len(x), verbose=0)
+# %% `groups` says who is who. `permutations` adds groups of the same sizes, drawn at random.
+model.fit(x, y, groups=ks.permutations(site, n=99), epochs=60, batch_size=len(x), verbose=0)
 
 # %% Every step is in the log: the singular values of each layer, quantity and group.
 log = model.spectral_log
 print(log.singular_values("hidden_1", "gradient", group="site B", step=0)[:5])
 
-# %% Do the sites differ by more than chance? A mean over all steps, against the relabelings.
+# %% Do the sites differ by more than chance? A mean over all steps, against the permutations.
 table = ks.analysis.compare_groups(log, "site B", "site A", summaries="spectral_norm")
 print(table[["layer", "quantity", "corrected_a", "corrected_b", "z", "p", "p_adjusted"]].round(3))
 

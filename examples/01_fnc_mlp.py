@@ -44,7 +44,7 @@ model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], s
 
 # %% Batches differ from step to step. The probe compares groups on all training subjects, always.
 groups = phenotype[GROUPS].iloc[train]
-probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.relabelings(groups, n=99))
+probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.permutations(groups, n=99))
 model.fit(
     x[train],
     y[train],

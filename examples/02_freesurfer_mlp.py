@@ -49,7 +49,7 @@ model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], s
 
 # %% Only the probe records (`spectra=None` above). A table of groups has a column per factor.
 groups = group_columns(phenotype, GROUPS).iloc[train]
-probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.relabelings(groups, n=99))
+probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.permutations(groups, n=99))
 model.fit(x[train], y[train], epochs=30, batch_size=16, callbacks=[probe], verbose=0)
 print(model.evaluate(x[test], y[test], verbose=0, return_dict=True))
 

@@ -48,7 +48,7 @@ layers = ["embedding", "*/value", "*/attention_output", "hidden_*", "back_*", "o
 probe = ks.callbacks.SpectralProbe(
     x[train],
     y[train],
-    groups=ks.relabelings(phenotype[GROUPS].iloc[train], n=99),
+    groups=ks.permutations(phenotype[GROUPS].iloc[train], n=99),
     every=2,
     spectra=ks.Spectra(layers=layers, quantities="activation"),
 )

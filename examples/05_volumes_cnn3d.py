@@ -46,7 +46,7 @@ def dataset(rows):
 
 
 # %% Groups are attached before shuffling: they follow their volumes from then on.
-groups = ks.relabelings(phenotype[GROUPS].iloc[train], n=99)
+groups = ks.permutations(phenotype[GROUPS].iloc[train], n=99)
 batches = ks.with_groups(dataset(train), groups).shuffle(len(train)).batch(15)
 
 # %% Convolutions have many rows: record them alone, in the first step of every other epoch.

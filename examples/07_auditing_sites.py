@@ -1,6 +1,6 @@
 """Auditing sites: does a network that learns the diagnosis treat two sites alike?
 
-You will learn to compare groups over the folds of a cross-validation, with one set of relabelings
+You will learn to compare groups over the folds of a cross-validation, with one set of permutations
 for all of them, and to write a report. The data is simulated: connectivity of 90 subjects, where
 the 30 of site B vary more than those of site A along three directions. The network is told the
 diagnosis, never the site.
@@ -34,8 +34,8 @@ SIMULATED = "Site B varies more than site A along three directions."  # real dat
 table, y, phenotype = load_tables(FEATURES, LABELS, TARGET, ID)
 x, classes = table.to_numpy("float32"), phenotype.attrs["classes"]
 
-# %% Drawn once, sliced in every fold: a relabelling is the same permutation of subjects throughout.
-groups = ks.relabelings(phenotype[GROUPS], n=99)
+# %% Drawn once, sliced in every fold: a permutation moves the same subjects throughout.
+groups = ks.permutations(phenotype[GROUPS], n=99)
 folds = StratifiedKFold(5, shuffle=True, random_state=0)
 
 # %% A plain Keras model per fold: a probe looks at any. It sees the training subjects of the fold.

@@ -32,14 +32,14 @@ class GroupMask(tf.experimental.BatchableExtensionType):
     Attributes:
         mask: uint8 tensor `[g]` of one example, or `[n, g]` of a batch.
         names: Group labels.
-        relabeling: For each column 0, or the number of the relabelling it belongs to.
-        within_strata: As in `Membership`.
+        permutation: For each column 0, or the number of the permutation it belongs to.
+        permuted_within_strata: As in `Membership`.
     """
 
     mask: tf.Tensor
     names: tuple[str, ...]
-    relabeling: tuple[int, ...]
-    within_strata: bool
+    permutation: tuple[int, ...]
+    permuted_within_strata: bool
 
     class Spec:
         """Specification of a `GroupMask`, made by TensorFlow."""
@@ -72,8 +72,8 @@ def with_groups(dataset, groups, batched=None):
     _require_tuples(dataset)
     membership = Membership.of(groups)
     mask = tf.constant(membership.mask.astype("uint8"))
-    relabeling = tuple(int(r) for r in membership.relabeling)
-    columns = (membership.names, relabeling, membership.within_strata)
+    permutation = tuple(int(r) for r in membership.permutation)
+    columns = (membership.names, permutation, membership.permuted_within_strata)
     elements = int(dataset.cardinality())
     batched = _is_batched(dataset, len(membership)) if batched is None else batched
     if not batched and elements >= 0 and elements != len(membership):
@@ -135,8 +135,8 @@ def ungrouped(x):
 
 def _without_examples(spec):
     mask = np.zeros((0, len(spec.names)), dtype=bool)
-    relabeling = np.asarray(spec.relabeling, dtype=np.int32)
-    return Membership(tuple(spec.names), mask, relabeling, spec.within_strata)
+    permutation = np.asarray(spec.permutation, dtype=np.int32)
+    return Membership(tuple(spec.names), mask, permutation, spec.permuted_within_strata)
 
 
 def _require_tuples(dataset):

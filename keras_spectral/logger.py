@@ -65,7 +65,7 @@ class SpectralLogger:
         """Prepare for examples with other groups.
 
         Args:
-            membership: `Membership` of the examples to come. Only its names, relabelings and
+            membership: `Membership` of the examples to come. Only its names, permutations and
                 shares are used: the mask travels with the batches.
             batch_size: Expected examples per batch, or `None` if unknown.
         """

@@ -30,7 +30,7 @@ def provenance(model, settings, x, y, membership):
 
     Returns:
         Dictionary of plain data for JSON: `versions`, `python`, `platform`, `model`, `data`,
-        `settings`, `groups`, `relabelings`, `relabeled_within_strata`, `groups_are_target`,
+        `settings`, `groups`, `permutations`, `permuted_within`, `groups_are_target`,
         `coverage`.
     """
     return {
@@ -41,8 +41,8 @@ def provenance(model, settings, x, y, membership):
         "data": {"x": _fingerprints(x), "y": _fingerprints(y)},
         "settings": _settings(settings),
         "groups": {name: int(n) for name, n in _sizes(membership).items()},
-        "relabelings": membership.n_relabelings,
-        "relabeled_within_strata": membership.within_strata,
+        "permutations": membership.n_permutations,
+        "permuted_within": membership.permuted_within_strata,
         "groups_are_target": groups_are_target(membership, y),
         "coverage": _coverage(model),
     }
@@ -62,9 +62,9 @@ def continued(before, new):
     kept["groups"] = before.get("groups", {}) | new["groups"]
     known = [*before.get("groups_are_target", []), *new["groups_are_target"]]
     kept["groups_are_target"] = list(dict.fromkeys(known))
-    kept["relabelings"] = max(before.get("relabelings", 0), new["relabelings"])
-    strata = (before.get("relabeled_within_strata", False), new["relabeled_within_strata"])
-    kept["relabeled_within_strata"] = any(strata)
+    kept["permutations"] = max(before.get("permutations", 0), new["permutations"])
+    strata = (before.get("permuted_within", False), new["permuted_within"])
+    kept["permuted_within"] = any(strata)
     return before | kept
 
 
@@ -87,15 +87,15 @@ def groups_are_target(membership, y):
         return []
     return [
         name
-        for name, column, relabeling in zip(
-            membership.names, membership.mask.T, membership.relabeling, strict=True
+        for name, column, permutation in zip(
+            membership.names, membership.mask.T, membership.permutation, strict=True
         )
-        if relabeling == 0 and any(np.array_equal(column, classes == v) for v in values)
+        if permutation == 0 and any(np.array_equal(column, classes == v) for v in values)
     ]
 
 
 def _sizes(membership):
-    sizes = membership.mask.sum(axis=0)[membership.relabeling == 0]
+    sizes = membership.mask.sum(axis=0)[membership.permutation == 0]
     return dict(zip(membership.real_names, sizes, strict=True))
 
 

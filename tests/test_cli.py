@@ -24,7 +24,7 @@ from keras_spectral.cli import logs, progress, running
 
 MLSP = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "mlsp2014_kaggle"
 COMMANDS = ["run", "demo", "layers", "compare", "report"]
-QUICK = ["--folds", 2, "--epochs", 1, "--relabelings", 2]
+QUICK = ["--folds", 2, "--epochs", 1, "--permutations", 2]
 N = 16
 
 
@@ -124,7 +124,7 @@ def real_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "fnc"
     arguments = ["--features", MLSP / "train_FNC.csv", "--features", MLSP / "train_SBM.csv"]
     arguments += ["--labels", MLSP / "train_labels.csv", "--id", "Id", "--target", "Class"]
-    arguments += ["--groups", "Class", "--folds", 2, "--epochs", 2, "--relabelings", 3]
+    arguments += ["--groups", "Class", "--folds", 2, "--epochs", 2, "--permutations", 3]
     result = called("run", *arguments, "--out", out)
     assert result.exit_code == 0, result.output
     return out, result
@@ -170,7 +170,7 @@ class TestHelp:
             ("--seeds", 0),
             ("--epochs", 0),
             ("--batch-size", 0),
-            ("--relabelings", -1),
+            ("--permutations", -1),
             ("--every", 0),
             ("--probe-every", 0),
         ],
@@ -327,7 +327,7 @@ class TestRun:
     @pytest.mark.slow
     def test_a_dask_cluster_and_two_jobs_give_the_same_as_one_process(self, tmp_path, tables):
         distributed = pytest.importorskip("distributed")
-        more = [*QUICK, "--retrain-null", 2, "--groups", "dx"]
+        more = [*QUICK, "--permute-target", 2, "--groups", "dx"]
         done(*run_command(tables, tmp_path / "one", *more))
         done(*run_command(tables, tmp_path / "two", *more, "--jobs", 2))
         with distributed.LocalCluster(
@@ -354,10 +354,10 @@ class TestRun:
         assert "`out` must be a new or empty folder" in refused(*command)
         assert "without its run.json" in refused(*command, "--overwrite")
 
-    def test_strata_of_relabelings_are_named_in_the_null(self, tmp_path, tables):
+    def test_strata_of_permutations_are_named_in_the_null(self, tmp_path, tables):
         out = tmp_path / "run"
         said = done(*run_command(tables, out, *QUICK, "--within", "dx", "--layers", "hidden*"))
-        assert "2 relabelings over subjects of the same dx, sizes kept" in said
+        assert "2 permutations over subjects of the same dx, sizes kept" in said
         assert set(ks.read_log(out / "probe.csv").layers) == {"hidden_1", "hidden_2"}
         wrong = run_command(tables, tmp_path / "other", *QUICK, "--within", "dxx")
         assert "`within` must name a column" in refused(*wrong)
@@ -511,9 +511,9 @@ class TestTablesThatCannotBeUsed:
         assert "joined 13 subjects" in output
         assert "3 ids (S00, S01, S02) not in x.csv" in output
 
-    def test_too_many_relabelings_do_not_block_the_folder(self, tables, tmp_path):
-        message = refused(*run_command(tables, tmp_path / "run", "--relabelings", 999))
-        assert "(`--relabelings 255`)" in message
+    def test_too_many_permutations_do_not_block_the_folder(self, tables, tmp_path):
+        message = refused(*run_command(tables, tmp_path / "run", "--permutations", 999))
+        assert "(`--permutations 255`)" in message
         assert not (tmp_path / "run").exists()
 
 
@@ -577,14 +577,14 @@ class TestDemo:
 
 @pytest.fixture
 def log(quick_run, tmp_path):
-    """A copy of the training log of a run: no relabelings."""
+    """A copy of the training log of a run: no permutations."""
     return Path(shutil.copy(quick_run / "spectra.csv", tmp_path / "log.csv"))
 
 
 class TestCompare:
     def test_takes_the_folder_of_a_run_or_of_a_fold_or_a_file(self, quick_run):
         for path in (quick_run, quick_run / "fold_1_seed_0", quick_run / "probe.csv"):
-            assert "2 relabelings over subjects" in done("compare", path, "F", "M")
+            assert "2 permutations over subjects" in done("compare", path, "F", "M")
 
     def test_agrees_with_the_comparison_of_the_run(self, quick_run, tmp_path):
         output = done("compare", quick_run, "F", "M", "--out", tmp_path / "all.csv", "--rows", 3)
@@ -596,7 +596,7 @@ class TestCompare:
         assert result.output.count("training has seen the labels") == 1
         assert result.stderr == ""
 
-    def test_without_relabelings_gives_differences_and_says_that_there_is_no_p(self, log):
+    def test_without_permutations_gives_differences_and_says_that_there_is_no_p(self, log):
         output = done("compare", log, "F", "M")
         assert "no p-value can be given" in output
         assert "NaN" in output

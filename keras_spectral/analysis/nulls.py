@@ -4,39 +4,39 @@ from keras_spectral.analysis.provenance import declared
 from keras_spectral.analysis.words import counted, listed
 from keras_spectral.groups import ALL
 
-NO_RELABELINGS = "no relabelings were recorded: differences only, no p-value can be given"
-ALL_IS_FIXED = f"`{ALL}` is never relabelled: differences only, no p-value can be given"
+NO_PERMUTATIONS = "no permutations were recorded: differences only, no p-value can be given"
+ALL_IS_FIXED = f"`{ALL}` is never permuted: differences only, no p-value can be given"
 RETRAINED = (
     "This is the exact null of groups that are the target: what the groups differ by when the "
     "network is taught labels that mean nothing"
 )
 FEW = 19
-"""Fewer relabelings than this cannot give a p-value of 0.05."""
+"""Fewer permutations than this cannot give a p-value of 0.05."""
 
 
-def null_text(log, a, b, n_relabelings):
+def null_text(log, a, b, n_permutations):
     """Return which null a comparison of two groups used, and what it means.
 
     Args:
         log: A `SpectralLog`.
         a: Group label.
         b: Group label.
-        n_relabelings: Number of relabelings used.
+        n_permutations: Number of permutations used.
 
     Returns:
         Text.
     """
     if ALL in (a, b):
         return ALL_IS_FIXED
-    if not n_relabelings:
-        return NO_RELABELINGS
+    if not n_permutations:
+        return NO_PERMUTATIONS
     again = {a, b} <= retrained_labels(log)
-    kind = "training" if again else "relabeling"
+    kind = "training" if again else "permutation"
     over = f"over subjects{_within(log)}"
     how = f"with the target permuted {over}, all else repeated" if again else f"{over}, sizes kept"
-    text = f"{counted(n_relabelings, kind)} {how}"
-    text += f"; the smallest possible p is {1 / (n_relabelings + 1):.3g}"
-    if n_relabelings < FEW:
+    text = f"{counted(n_permutations, kind)} {how}"
+    text += f"; the smallest possible p is {1 / (n_permutations + 1):.3g}"
+    if n_permutations < FEW:
         text += f", so nothing can reach 0.05 (that takes {FEW} {kind}s)"
     if again:
         return f"{text}. {RETRAINED}"
@@ -45,7 +45,7 @@ def null_text(log, a, b, n_relabelings):
 
 
 def target_text(labels):
-    """Return what a relabelling null means where training has seen the labels.
+    """Return what a permutation null means where training has seen the labels.
 
     Args:
         labels: Groups that the model was trained to predict.
@@ -55,7 +55,7 @@ def target_text(labels):
     """
     return (
         f"p is no test here: training has seen the labels ({listed(labels)}: the target), and "
-        "relabelled groups differ from the true ones for that reason alone. p says only how far "
+        "permuted groups differ from the true ones for that reason alone. p says only how far "
         "the groups are from random ones of equal size; the exact null permutes the target over "
         "subjects and trains again"
     )
@@ -84,7 +84,7 @@ def target_labels(log, *groups):
 
 
 def retrained_labels(log):
-    """Return the groups of which relabelings are trainings with a permuted target.
+    """Return the groups of which permutations are trainings with a permuted target.
 
     Args:
         log: A `SpectralLog`.
@@ -96,7 +96,7 @@ def retrained_labels(log):
 
 
 def _within(log):
-    strata = [value for value in declared(log.provenance, "relabeled_within_strata") if value]
+    strata = [value for value in declared(log.provenance, "permuted_within") if value]
     if not strata:
         return ""
     return f" of the same {strata[0] if isinstance(strata[0], str) else 'stratum'}"

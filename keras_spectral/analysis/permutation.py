@@ -1,7 +1,7 @@
 """Permutation inference on a table of statistics.
 
 Letters: `m` hypothesis (a row of the table), `j` labelling. Everywhere `values` has shape
-`[m, j]`, with the observed labelling at `j = 0` and relabelings after it, NaN where a labelling
+`[m, j]`, with the observed labelling at `j = 0` and permutations after it, NaN where a labelling
 has no value. Under the null hypothesis the columns are exchangeable, and every p-value here is
 exact because it treats all columns alike. Ties within `tolerance` `[m]` count as equal.
 """
@@ -20,7 +20,7 @@ def permutation_p(values, tolerance):
         tolerance: Array `[m]`, differences below which values are ties.
 
     Returns:
-        Array `[m]` of p-values in `[1 / j, 1]`; NaN without an observed or any relabelled value.
+        Array `[m]` of p-values in `[1 / j, 1]`; NaN without an observed or any permuted value.
 
     Example:
         >>> permutation_p(np.array([[3.0, 0.0, -1.0, -2.0]]), np.zeros(1))
@@ -36,14 +36,14 @@ def permutation_p(values, tolerance):
 
 
 def z_scores(values, tolerance):
-    """Return how many standard deviations the observed value lies above the relabelled mean.
+    """Return how many standard deviations the observed value lies above the permuted mean.
 
     Args:
         values: Array `[m, j]`, observed labelling first.
         tolerance: Array `[m]`; a spread below it counts as none.
 
     Returns:
-        Array `[m]`; NaN where fewer than two relabelings have a value or these have no spread.
+        Array `[m]`; NaN where fewer than two permutations have a value or these have no spread.
     """
     null = values[:, 1:]
     spread = _deviation(null, ddof=1)

@@ -25,7 +25,7 @@ ACTIVATIONS = (
 SIZES = (
     "Larger groups have larger singular values and higher ranks by chance alone. Norms are shown "
     "size-corrected, which repairs this on average; ranks cannot be corrected. Never compare "
-    "ranks of groups of different sizes by eye: the relabelling test does it fairly."
+    "ranks of groups of different sizes by eye: the permutation test does it fairly."
 )
 RUNS = (
     "Steps of one run follow each other, and runs (folds, seeds) share most of their examples. "
@@ -33,13 +33,13 @@ RUNS = (
     "between runs shows that training is stable, not that groups differ."
 )
 NULL = (
-    "Differences are set against relabelings: group labels shuffled over subjects before "
+    "Differences are set against permutations: group labels shuffled over subjects before "
     "training, group sizes kept, and the shuffled groups recorded in the same batches as the real "
     "ones. Under each table stands how many, and what they can show."
 )
 AGAIN = (
     "The groups that the network is trained to tell apart are set against trainings in which the "
-    "target was permuted over subjects and everything else was repeated. Relabelling them alone "
+    "target was permuted over subjects and everything else was repeated. Permuting them alone "
     "would only say that they are not random groups."
 )
 PAIRS = "p is adjusted within the table of each pair of groups, not over all pairs."
@@ -50,8 +50,8 @@ TESTS = (
     "in training, not why."
 )
 NO_TEST = (
-    "No relabelings were recorded, so nothing here says whether a difference is more than chance. "
-    "Record some by training with groups=ks.relabelings(labels, n=99)."
+    "No permutations were recorded, so nothing here says whether a difference is more than chance. "
+    "Record some by training with groups=ks.permutations(labels, n=99)."
 )
 
 
@@ -86,14 +86,14 @@ def cards(log):
         List of `(number, word)`.
     """
     weights = len(log.rows[["layer", "weight"]].drop_duplicates())
-    table = log.relabelings
+    table = log.permutations
     numbers = [
         (len([group for group in log.groups if group != ALL]), "group"),
         (len(log.runs), "run"),
         (len(log.steps), "recorded step"),
         (weights, "recorded weight"),
         (len(log), "spectrum" if len(log) == 1 else "spectra"),
-        (table["relabeling"].nunique() if len(table) else 0, "relabeling"),
+        (table["permutation"].nunique() if len(table) else 0, "permutation"),
     ]
     return [(f"{n:,}", w if n == 1 or w == "spectra" else f"{w}s") for n, w in numbers]
 
@@ -273,7 +273,7 @@ def _long(table):
         "n_steps": "steps",
         "n_skipped": "skipped",
         "n_runs": "runs",
-        "n_relabelings": "relabelings",
+        "n_permutations": "permutations",
         "summary": "measure",
     }
     return shown.assign(summary=shown["summary"].map(SUMMARY_WORDS)).rename(columns=names)
@@ -289,7 +289,7 @@ def _measures(table):
 
 
 def _higher(table, difference):
-    # Against what relabelled groups of these sizes show, where that is known.
+    # Against what permuted groups of these sizes show, where that is known.
     difference = table["z"].fillna(difference)
     higher = table["group_a"].where(difference > 0, table["group_b"])
     return higher.where(difference != 0, "equal")

@@ -32,7 +32,7 @@ SPECTRUM = (
 )
 MAP = (
     "Each cell is one weight at one step: the difference between the groups in standard "
-    "deviations of relabelled groups. Look for rows of one colour: single dots appear by chance, "
+    "deviations of permuted groups. Look for rows of one colour: single dots appear by chance, "
     "and a column of one colour where one group happened to be large in that batch."
 )
 
@@ -69,7 +69,7 @@ def report_figures(log, pairs):
     chosen = [_trajectory(log, main, "spectral_norm"), _trajectory(log, main, "effective_rank")]
     chosen.append(_spectra(log, main))
     chosen += [_trajectory(log, quantity, "spectral_norm") for quantity in others]
-    if len(log.relabelings):
+    if len(log.permutations):
         wanted = [
             (pair, name) for pair in pairs.names for name in ("spectral_norm", "effective_rank")
         ]
@@ -106,7 +106,7 @@ def _map(log, a, b, summary):
         "z_map_" + _plain(f"{a}_{b}_{summary}"),
         figures.z_map(log, a, b, summary),
         f"Heat map of weights by training steps: {SUMMARY_WORDS[summary]}, {a} minus {b}, in "
-        "standard deviations of relabelled groups.",
+        "standard deviations of permuted groups.",
         MAP,
     )
 

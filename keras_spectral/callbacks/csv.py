@@ -18,8 +18,8 @@ class SpectralCSVLogger(keras.callbacks.Callback):
     """Appends recorded spectra to a CSV file, one row per spectrum.
 
     Rows are written whole, at the end of every epoch or every `n` steps, also when training is
-    interrupted; a crash loses at most what was recorded since. Relabelled pseudo-groups go to
-    `<name>.relabelings.csv.gz` beside it, provenance to `<name>.json`. `read_log` reads it back.
+    interrupted; a crash loses at most what was recorded since. Permuted groups go to
+    `<name>.permutations.csv.gz` beside it, provenance to `<name>.json`. `read_log` reads it back.
 
     Args:
         filename: The file, such as `"spectra.csv"`.

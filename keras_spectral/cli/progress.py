@@ -34,7 +34,7 @@ class Progress:
         to_come = [each for each in self._plan.all_trainings[place:] if each not in self._epochs]
         ahead = (len(to_come) + 1) * self._plan.epochs - epoch - 1
         left = (time.monotonic() - self._begin) / sum(self._epochs.values()) * ahead
-        again = f"permuted target {number}/{self._plan.retrainings}, " if number else ""
+        again = f"permuted target {number}/{self._plan.permute_target}, " if number else ""
         text = (
             f"{again}fold {fold + 1}/{self._plan.folds}, seed {seed + 1}/{self._plan.seeds}, "
             f"epoch {epoch + 1}/{self._plan.epochs}, about {_duration(left)} left"

@@ -82,11 +82,11 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     "--batch-size", default=32, type=COUNT, show_default=True, help="Subjects per training step."
 )
 @click.option(
-    "--relabelings",
+    "--permutations",
     default=99,
     type=click.IntRange(min=0),
     show_default=True,
-    help="Relabelings of the groups: the null distribution. 0: no p-values.",
+    help="Permutations of the groups: the null distribution. 0: no p-values.",
 )
 @click.option(
     "--every",
@@ -114,8 +114,7 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     help="Epochs between two looks at the whole training fold  [default: at most 40 looks]",
 )
 @click.option(
-    "--retrain-null",
-    "retrainings",
+    "--permute-target",
     default=0,
     type=click.IntRange(min=0),
     show_default=True,
@@ -142,11 +141,11 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     show_default=True,
     help="What volumes have in common: the millimetres of their affines, or their centres alone.",
 )
-@click.option("--strata", help="Column that all folds should have in equal shares, such as site.")
+@click.option("--stratify", help="Column that all folds should have in equal shares, such as site.")
 @click.option(
     "--within",
     help="Column, such as the diagnosis, whose association with --groups is no part of what is "
-    "tested: relabelings keep it.",
+    "tested: permutations keep it.",
 )
 @click.option(
     "--jobs", default=1, type=COUNT, show_default=True, help="Folds to train at the same time."
@@ -181,7 +180,7 @@ def run(context, **given):
     }
     how = {name: given[name] for name in ("overwrite", "resume", "jobs", "cluster")}
     how["settings"] = settings
-    columns = {name: given[name] for name in ("groups", "strata", "within")}
+    columns = {name: given[name] for name in ("groups", "stratify", "within")}
     _trained_and_reported(subjects, columns, given["out"], plan, about, how)
 
 
@@ -229,7 +228,7 @@ def demo(out):
     plan = {"folds": 3, "epochs": 20}
     about = {"simulated": PLANTED, "target": "diagnosis", "group_columns": ["site"]}
     how = {"overwrite": None, "resume": False, "jobs": 1, "cluster": None, "settings": None}
-    columns = {"groups": ["site"], "strata": None, "within": None}
+    columns = {"groups": ["site"], "stratify": None, "within": None}
     _trained_and_reported(subjects, columns, out, plan, about, how)
 
 
@@ -240,11 +239,11 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
     groups = group_columns(phenotype, list(columns["groups"]))
     ways = {
         name: group_columns(phenotype, [columns[name]], name).iloc[:, 0]
-        for name in ("strata", "within")
+        for name in ("stratify", "within")
         if columns[name] is not None
     }
     if "within" in ways:
-        about["relabeled_within_strata"] = columns["within"]
+        about["permuted_within"] = columns["within"]
     from keras_spectral.experiment.quiet import load_tensorflow
 
     load_tensorflow()

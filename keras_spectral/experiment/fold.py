@@ -89,7 +89,7 @@ def retrain_fold(study, plan, number, fold, seed, folder, progress=lambda fold, 
         study = permuted(study, number)
         done = _trained(study, plan, run, study.groups, None, [_told(progress, run)])
         write_csv(summaries(done.probe, number), part / "summaries.csv.gz")
-        scores = {"relabeling": number, **run, **done.scores}
+        scores = {"permutation": number, **run, **done.scores}
         (part / "scores.json").write_text(json.dumps(scores))
     return final
 
@@ -230,7 +230,7 @@ def _class_weights(plan, y):
 
 def _shuffled_batches(study, groups, places, batch_size, seed):
     # With a fixed seed Keras would repeat the same batches in every epoch.
-    real = Membership(groups.real_names, groups.mask[:, groups.relabeling == 0])
+    real = Membership(groups.real_names, groups.mask[:, groups.permutation == 0])
     data = with_groups(tf.data.Dataset.from_tensor_slices((places, study.y[places])), real[places])
     data = data.shuffle(len(places), seed=seed, reshuffle_each_iteration=True)
     return _with_examples(data, study.x).batch(batch_size).prefetch(1)

@@ -9,7 +9,7 @@ from keras_spectral.errors import DataError
 from keras_spectral.log.files import write_json
 
 RUN_FILE = "run.json"
-MAY_CHANGE = ("retrainings",)
+MAY_CHANGE = ("permute_target",)
 """Settings by which a run that goes on may differ: what is finished does not depend on them."""
 PROBE_FILE = "probe.csv"
 """The log by which the groups of a run are compared."""
@@ -22,7 +22,7 @@ WRITTEN = (
     "spectra.json",
     PROBE_FILE,
     "probe.json",
-    "probe.relabelings.csv.gz",
+    "probe.permutations.csv.gz",
     "scores.csv",
     "comparison.csv",
     "figures/*.png",

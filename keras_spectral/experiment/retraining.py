@@ -1,6 +1,6 @@
 """The exact null of groups that are the target: the target permuted over subjects, all else again.
 
-Training has used the labels of such groups, so relabelled ones differ from them for that reason
+Training has used the labels of such groups, so permuted ones differ from them for that reason
 alone. Here every label is drawn anew, of subjects and of what the network is told, and the whole
 experiment is repeated: folds, early stopping, looks.
 
@@ -16,7 +16,7 @@ import pandas as pd
 from keras_spectral.errors import DataError
 from keras_spectral.groups import ALL, Membership, permutation_within
 from keras_spectral.log import SpectralLog
-from keras_spectral.log.schema import ALL_FACTS, RELABELING_KEYS
+from keras_spectral.log.schema import ALL_FACTS, PERMUTATION_KEYS
 from keras_spectral.provenance import groups_are_target
 from keras_spectral.summaries import SUMMARIES
 
@@ -43,7 +43,7 @@ def target_groups(study):
         raise DataError(
             "Training again with a permuted target must have groups that are the target. "
             f"Received: the groups {', '.join(groups.names)}. Try the column of the target among "
-            "`--groups`; `--relabelings` are the exact null of all other groups."
+            "`--groups`; `--permutations` are the exact null of all other groups."
         )
     return Membership(tuple(names), groups.mask[:, [groups.names.index(name) for name in names]])
 
@@ -82,16 +82,16 @@ def summaries(log, number):
         number: Number of the permutation.
 
     Returns:
-        DataFrame like `SpectralLog.relabelings`.
+        DataFrame like `SpectralLog.permutations`.
     """
-    table = log.summary().assign(relabeling=number)
-    labels = [name for name in log.rows if name not in (*RELABELING_KEYS, *ALL_FACTS)]
-    columns = ["run", *labels, *RELABELING_KEYS[1:], *SUMMARIES]
+    table = log.summary().assign(permutation=number)
+    labels = [name for name in log.rows if name not in (*PERMUTATION_KEYS, *ALL_FACTS)]
+    columns = ["run", *labels, *PERMUTATION_KEYS[1:], *SUMMARIES]
     return table.loc[table["group"] != ALL, columns]
 
 
 def with_retrainings(log, table):
-    """Return a log in which trainings with a permuted target stand in the place of relabelings.
+    """Return a log in which trainings with a permuted target stand in the place of permutations.
 
     Only looks that all trainings of a run have are kept, as early stopping may end some sooner.
 
@@ -103,15 +103,15 @@ def with_retrainings(log, table):
         `SpectralLog`, whose provenance says `retrained`, the groups concerned.
     """
     groups = sorted(table["group"].unique())
-    looks = [log.rows.assign(relabeling=0), table]
-    looks = pd.concat([each[[*MOMENT, "relabeling"]].drop_duplicates() for each in looks])
-    number = looks.groupby("run")["relabeling"].transform("nunique")
-    shared = looks.groupby(MOMENT)["relabeling"].transform("nunique") == number
+    looks = [log.rows.assign(permutation=0), table]
+    looks = pd.concat([each[[*MOMENT, "permutation"]].drop_duplicates() for each in looks])
+    number = looks.groupby("run")["permutation"].transform("nunique")
+    shared = looks.groupby(MOMENT)["permutation"].transform("nunique") == number
     kept = table.merge(looks.loc[shared, MOMENT].drop_duplicates(), on=MOMENT)
-    others = log.relabelings[~log.relabelings["group"].isin(groups)]
-    relabelings = pd.concat([others, kept], ignore_index=True) if len(others) else kept
+    others = log.permutations[~log.permutations["group"].isin(groups)]
+    permutations = pd.concat([others, kept], ignore_index=True) if len(others) else kept
     provenance = {**log.provenance, "retrained": groups}
-    return SpectralLog(log.rows, log.sigma, relabelings, provenance)
+    return SpectralLog(log.rows, log.sigma, permutations, provenance)
 
 
 def score_test(scores, permuted_scores):
@@ -119,7 +119,7 @@ def score_test(scores, permuted_scores):
 
     Args:
         scores: DataFrame with `auc`, a row per training.
-        permuted_scores: The same of trainings with permuted targets, with their `relabeling`.
+        permuted_scores: The same of trainings with permuted targets, with their `permutation`.
 
     Returns:
         Dictionary: `mean_auc`, `permuted_mean_auc` (the mean over permutations), and `p`, the share
@@ -128,7 +128,7 @@ def score_test(scores, permuted_scores):
         AUC count as at least as good.
     """
     real = scores["auc"].mean(skipna=False)
-    others = permuted_scores.groupby("relabeling")["auc"].agg(lambda auc: auc.mean(skipna=False))
+    others = permuted_scores.groupby("permutation")["auc"].agg(lambda auc: auc.mean(skipna=False))
     better = ~(others < real - TIE)
     p = np.nan if np.isnan(real) else (1 + better.sum()) / (1 + len(others))
     return {

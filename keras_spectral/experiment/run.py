@@ -29,7 +29,7 @@ from keras_spectral.experiment.task import train, train_apart, train_quietly, un
 from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog, read_log
 from keras_spectral.log.files import read_columns
-from keras_spectral.log.schema import RELABELING_KEYS
+from keras_spectral.log.schema import PERMUTATION_KEYS
 from keras_spectral.neuro import models
 from keras_spectral.provenance import PACKAGES, groups_are_target
 
@@ -39,9 +39,9 @@ def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
 
     Folds that are already finished in `folder` are not trained again. `folder` then holds
     `scores.csv`, `spectra.csv` (every recorded training step), `probe.csv` (looks at the whole
-    training fold, with relabelings), and `fold_*/` with each fold's own logs and `model.keras`.
-    With `plan.retrainings` these take the place of the relabelings of groups that are the target,
-    and `retrained_scores.csv` and `retrained/` are there too.
+    training fold, with permutations), and `fold_*/` with each fold's own logs and `model.keras`.
+    With `plan.permute_target`, trainings with permuted targets take the place of the permutations
+    of groups that are the target, and `retrained_scores.csv` and `retrained/` are there too.
 
     Args:
         study: `Study`.
@@ -61,7 +61,7 @@ def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
     Raises:
         DataError: If a class has fewer subjects than there are folds, or a permuted target is
             asked for where no group is the target.
-        GroupsError: If there is no group, or there are too many with their relabelings.
+        GroupsError: If there is no group, or there are too many with their permutations.
     """
     folder = Path(folder)
     _require_possible(study, plan)
@@ -90,7 +90,7 @@ def _require_possible(study, plan):
             f"Received: {', '.join(unknown)}. Try some of {', '.join(known)}."
         )
     require_layers(study, plan)
-    if plan.retrainings:
+    if plan.permute_target:
         target_groups(study)
     return labellings(study, plan)
 
@@ -110,7 +110,7 @@ def prepared_folder(path, study, plan, overwrite=False, resume=False):
 
     Raises:
         DataError: If the folder may not be used, or the plan does not suit the study.
-        GroupsError: If there is no group, or there are too many with their relabelings.
+        GroupsError: If there is no group, or there are too many with their permutations.
         SettingsError: If the network has no such layers.
         OSError: If it cannot be written.
     """
@@ -136,12 +136,12 @@ def _gathered(plan, study, folder):
     }
     spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
     probe = SpectralLog.concat([read_log(f / PROBE_FILE) for f in finished])
-    if plan.retrainings:
+    if plan.permute_target:
         again = [training_folder(folder, *each) for each in plan.all_trainings if each[0]]
         others = _scores(again)
         others.to_csv(folder / "retrained_scores.csv", index=False)
         about["score_test"] = score_test(scores, others)
-        tables = [read_columns(f / "summaries.csv.gz", RELABELING_KEYS) for f in again]
+        tables = [read_columns(f / "summaries.csv.gz", PERMUTATION_KEYS) for f in again]
         probe = with_retrainings(probe, pd.concat(tables, ignore_index=True))
     for log, name in ((spectra, "spectra.csv"), (probe, PROBE_FILE)):
         log.provenance |= about

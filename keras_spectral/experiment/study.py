@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from keras_spectral import schedules
 from keras_spectral.errors import DataError
-from keras_spectral.groups import Membership, relabelings
+from keras_spectral.groups import Membership, permutations
 from keras_spectral.neuro.targets import require_enough_per_class
 from keras_spectral.settings import QUANTITIES, Spectra
 
@@ -32,14 +32,14 @@ class Study:
         y: Integer array `[n]` of classes.
         classes: Class names, in the order of `y`.
         groups: What `fit(groups=…)` accepts, one row per example; alike for all examples of a
-            subject, as relabelings permute them over subjects.
+            subject, as they are permuted over subjects.
         about: What is known of the data, for the provenance; `simulated=True` if it is not real.
         ids: The subject of each example, if some have several, as windows of a time series: no fold
             parts them. `None`: every example is a subject.
-        strata: A label per example, such as its site, that all folds should have in equal shares,
+        stratify: A label per example, such as its site, that all folds should have in equal shares,
             beside the classes. `None`: the classes alone.
         within: A label per example, such as its site, within which groups, and a permuted target,
-            are relabelled: the association with it is no part of what is tested. `None`: over all.
+            are permuted: the association with it is no part of what is tested. `None`: over all.
     """
 
     x: Any
@@ -48,7 +48,7 @@ class Study:
     groups: object
     about: dict
     ids: Any = None
-    strata: Any = None
+    stratify: Any = None
     within: Any = None
 
 
@@ -61,7 +61,7 @@ class Plan:
         seeds: Number of repetitions, each with its own folds and initial weights.
         epochs: Number of epochs.
         batch_size: Examples per step.
-        relabelings: Number of relabelings of the groups, the null distribution; 0 for none.
+        permutations: Number of permutations of the groups, the null distribution; 0 for none.
         every: Training steps between two records.
         probe_every: Epochs between two looks at the whole training fold, by which groups are
             compared; `None` is every epoch, up to 40 looks (6 of other models than `mlp`).
@@ -70,8 +70,8 @@ class Plan:
         balanced: Whether classes weigh equally in the loss, whatever their sizes.
         patience: Epochs without a better loss on held out training subjects after which training
             stops, with the best weights; `None`: no early stopping, nobody is held out.
-        retrainings: Repetitions of the whole experiment with the target permuted over subjects: the
-            null distribution of groups that are the target. 0 for none.
+        permute_target: Repetitions of the whole experiment with the target permuted over subjects:
+            the null distribution of groups that are the target. 0 for none.
         layers: Paths or patterns of the layers to record, such as `("conv_*",)`; empty for all.
         quantities: Which matrices to record: any of `"activation"`, `"adjoint"`, `"gradient"`.
     """
@@ -80,14 +80,14 @@ class Plan:
     seeds: int = 1
     epochs: int = 40
     batch_size: int = 32
-    relabelings: int = 99
+    permutations: int = 99
     every: int = 1
     probe_every: int | None = None
     model: str = "mlp"
     options: dict = field(default_factory=dict)
     balanced: bool = False
     patience: int | None = None
-    retrainings: int = 0
+    permute_target: int = 0
     layers: tuple = ()
     quantities: tuple = QUANTITIES
 
@@ -119,7 +119,7 @@ class Plan:
 
         What trains a permuted target in one process trains all of its folds there.
         """
-        return [[(k, *pair) for pair in self.trainings] for k in range(self.retrainings + 1)]
+        return [[(k, *pair) for pair in self.trainings] for k in range(self.permute_target + 1)]
 
     @property
     def all_trainings(self):
@@ -128,7 +128,7 @@ class Plan:
 
 
 def labellings(study, plan):
-    """Return the groups of a study, with their relabelings.
+    """Return the groups of a study, with their permutations.
 
     Args:
         study: `Study`.
@@ -139,14 +139,16 @@ def labellings(study, plan):
 
     Raises:
         DataError: If a class has fewer subjects than there are folds.
-        GroupsError: If there is no group, there are too many with their relabelings, or examples
+        GroupsError: If there is no group, there are too many with their permutations, or examples
             of a subject differ in their groups.
     """
     require_enough_per_class(study.y[_first_of_each(study)], study.classes, plan.folds)
     groups = Membership.of(study.groups, n=len(study.y))
-    if not plan.relabelings:
+    if not plan.permutations:
         return groups
-    return relabelings(groups, n=plan.relabelings, seed=0, subjects=study.ids, strata=study.within)
+    return permutations(
+        groups, n=plan.permutations, seed=0, subjects=study.ids, within=study.within
+    )
 
 
 def split(study, plan, fold, seed):
@@ -161,7 +163,7 @@ def split(study, plan, fold, seed):
     Returns:
         Pair of integer arrays. All examples of a subject are on one side.
     """
-    strata = study.y if study.strata is None else _crossed(study.y, study.strata)
+    strata = study.y if study.stratify is None else _crossed(study.y, study.stratify)
     if study.ids is None:
         folds = StratifiedKFold(plan.folds, shuffle=True, random_state=seed)
         return list(folds.split(strata, strata))[fold]
@@ -181,7 +183,7 @@ def fingerprint(study, groups):
     """
     x = study.x
     examples = np.ascontiguousarray(x) if isinstance(x, np.ndarray) else repr(x).encode()
-    ways = (study.ids, study.strata, study.within)
+    ways = (study.ids, study.stratify, study.within)
     split_by = repr([None if way is None else list(way) for way in ways])
     parts = {
         "features": examples,

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from keras_spectral.errors import LogError
-from keras_spectral.log.files import csv_ready, read_columns, relabelings_path, write_csv
+from keras_spectral.log.files import csv_ready, permutations_path, read_columns, write_csv
 from keras_spectral.log.schema import ALL_FACTS, KEYS
 
 
 class LogAppender:
-    """Appends logs to a CSV file and its relabelings file.
+    """Appends logs to a CSV file and its permutations file.
 
     Args:
         path: The CSV file.
@@ -26,11 +26,11 @@ class LogAppender:
     def __init__(self, path, append):
         self._tables = [
             _TableAppender(Path(path), KEYS, append),
-            _TableAppender(relabelings_path(path), (*KEYS, "relabeling"), append),
+            _TableAppender(permutations_path(path), (*KEYS, "permutation"), append),
         ]
 
     def write(self, log):
-        """Append a log's rows and relabelings, except those that the files hold already.
+        """Append a log's rows and permutations, except those that the files hold already.
 
         Args:
             log: `SpectralLog`.
@@ -38,7 +38,7 @@ class LogAppender:
         Raises:
             OSError: If a file cannot be written; both then hold what they held before.
         """
-        tables = zip(self._tables, (log.to_dataframe(), log.relabelings), strict=True)
+        tables = zip(self._tables, (log.to_dataframe(), log.permutations), strict=True)
         new = [appender.prepared(table) for appender, table in tables]
         sizes = [appender.size for appender in self._tables]
         try:

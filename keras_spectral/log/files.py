@@ -1,4 +1,4 @@
-"""Files of a log: CSV, Parquet, the relabelings and the provenance beside them."""
+"""Files of a log: CSV, Parquet, the permutations and the provenance beside them."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import LogError
-from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS, TEXT, WHOLE_NUMBERS
+from keras_spectral.log.schema import FACTS, KEYS, PERMUTATION_KEYS, TEXT, WHOLE_NUMBERS
 
 ROUND_TRIP = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
 """Older pandas must be asked to read floats exactly; newer ones do, and warn when asked."""
@@ -18,9 +18,9 @@ NAN = "nan"
 """How a NaN singular value is written; an empty field means that there is no such value."""
 
 
-def relabelings_path(path):
-    """Return where the relabelings of the log at `path` are kept."""
-    return _stem(path).with_name(_stem(path).name + ".relabelings.csv.gz")
+def permutations_path(path):
+    """Return where the permutations of the log at `path` are kept."""
+    return _stem(path).with_name(_stem(path).name + ".permutations.csv.gz")
 
 
 def json_path(path):
@@ -32,7 +32,7 @@ def write_csv(table, path):
     """Write a table to CSV, replacing the file at once.
 
     Args:
-        table: DataFrame of log rows or relabelings.
+        table: DataFrame of log rows or permutations.
         path: File to write; `.gz` compresses.
     """
     # Without the time, equal tables make equal files.
@@ -121,10 +121,10 @@ def read_table(path):
     return table
 
 
-def read_relabelings(path):
-    """Read the relabelings beside the log at `path`, or `None` if there are none."""
-    beside = relabelings_path(path)
-    return read_columns(beside, RELABELING_KEYS) if beside.exists() else None
+def read_permutations(path):
+    """Read the permutations beside the log at `path`, or `None` if there are none."""
+    beside = permutations_path(path)
+    return read_columns(beside, PERMUTATION_KEYS) if beside.exists() else None
 
 
 def read_provenance(path):

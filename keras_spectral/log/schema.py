@@ -16,11 +16,11 @@ it missed, 0 where it missed nothing. It bounds the errors, see `SpectralLog.sig
 ALL_FACTS = (*FACTS, RESIDUAL)
 """Every column that describes a row and does not identify it."""
 
-RELABELING_KEYS = (*KEYS, "relabeling", "n_examples", "batch_size", "n_rows")
-"""Columns of the relabelings table, followed by one column per summary."""
+PERMUTATION_KEYS = (*KEYS, "permutation", "n_examples", "batch_size", "n_rows")
+"""Columns of the permutations table, followed by one column per summary."""
 
 TEXT = ("run", "layer", "weight", "quantity", "group")
-WHOLE_NUMBERS = ("epoch", "step", "n_examples", "batch_size", "n_rows", "rank_bound", "relabeling")
+WHOLE_NUMBERS = ("epoch", "step", "n_examples", "batch_size", "n_rows", "rank_bound", "permutation")
 
 
 def sigma_columns(k):
@@ -37,7 +37,7 @@ def require_run_labels(labels):
     Raises:
         LogError: If it has.
     """
-    taken = [name for name in labels if name in (*KEYS, *ALL_FACTS, *RELABELING_KEYS)]
+    taken = [name for name in labels if name in (*KEYS, *ALL_FACTS, *PERMUTATION_KEYS)]
     taken += [name for name in labels if str(name).startswith("sigma_")]
     if taken:
         raise LogError(

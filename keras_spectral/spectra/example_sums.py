@@ -3,7 +3,7 @@
 Letters: `n` example, `g` group, `r` record, `c` groups solved together.
 
 Gram matrices of features and gradients are sums over examples. With more groups than examples, as
-relabelings make, it costs less to keep a part for each example and to add them up later, than to
+permutations make, it costs less to keep a part for each example and to add them up later, than to
 multiply the rows of each group.
 """
 

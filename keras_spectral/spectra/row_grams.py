@@ -22,7 +22,7 @@ from keras_spectral.spectra.solved import WHOLE, Solved, of_each_matrix
 from keras_spectral.spectra.workers import cut, spread
 
 CHUNK_BYTES = 32_000_000
-"""Blocks that are solved together hold at most about this many bytes: relabelings make many."""
+"""Blocks that are solved together hold at most about this many bytes: permutations make many."""
 
 
 @dataclass(frozen=True)

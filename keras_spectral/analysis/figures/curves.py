@@ -103,8 +103,8 @@ def singular_value_points(log, k, size_corrected):
     return pd.concat([rows, pd.DataFrame(sigma, columns=names, index=rows.index)], axis=1)
 
 
-def pseudo_points(log, summary, size_corrected):
-    """Return one value per relabelled record.
+def permuted_points(log, summary, size_corrected):
+    """Return one value per permuted record.
 
     Args:
         log: A `SpectralLog`.
@@ -112,9 +112,9 @@ def pseudo_points(log, summary, size_corrected):
         size_corrected: Whether norms are.
 
     Returns:
-        DataFrame with keys, `relabeling` and a column `value_1`.
+        DataFrame with keys, `permutation` and a column `value_1`.
     """
-    table = log.relabelings
+    table = log.permutations
     if size_corrected and len(table):
         table = size_corrected_norms(table)
     return table.rename(columns={summary: "value_1"})
@@ -177,22 +177,22 @@ def common_steps(points):
     return runs.index[runs == points["run"].nunique()].tolist()
 
 
-def relabelling_bands(pseudo, steps, low=0.025, high=0.975):
-    """Return where relabelled groups lie, step by step: the mean over runs, then quantiles.
+def permutation_bands(permuted, steps, low=0.025, high=0.975):
+    """Return where permuted groups lie, step by step: the mean over runs, then quantiles.
 
     Args:
-        pseudo: Result of `pseudo_points`, thinned like the curve it stands behind.
+        permuted: Result of `permuted_points`, thinned like the curve it stands behind.
         steps: Steps to keep.
-        low: Lower quantile over relabelings.
-        high: Upper quantile over relabelings.
+        low: Lower quantile over permutations.
+        high: Upper quantile over permutations.
 
     Returns:
         Dictionary from `(layer, weight, group)` to a DataFrame with steps in the index and columns
         `low` and `high`.
     """
     keys = ["layer", "weight", "group", "step"]
-    kept = pseudo[pseudo["step"].isin(steps)]
-    per_run = kept.groupby([*keys, "relabeling", "run"])["value_1"].mean()
-    means = per_run.groupby([*keys, "relabeling"]).mean().groupby(keys)
+    kept = permuted[permuted["step"].isin(steps)]
+    per_run = kept.groupby([*keys, "permutation", "run"])["value_1"].mean()
+    means = per_run.groupby([*keys, "permutation"]).mean().groupby(keys)
     bands = pd.DataFrame({"low": means.quantile(low), "high": means.quantile(high)})
     return {key: band.droplevel(keys[:3]) for key, band in bands.groupby(keys[:3])}

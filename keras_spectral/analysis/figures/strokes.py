@@ -8,7 +8,7 @@ from keras_spectral.analysis.figures.curves import (
     by_run,
     common_steps,
     mean_curve,
-    relabelling_bands,
+    permutation_bands,
 )
 from keras_spectral.analysis.figures.panels import line_handle
 
@@ -23,19 +23,19 @@ class Strokes:
 
     Args:
         points: DataFrame of keys and values, see `curves`.
-        pseudo: DataFrame of keys, `relabeling` and values of relabelled groups, may be empty.
+        permuted: DataFrame of keys, `permutation` and values of permuted groups, may be empty.
         groups: Labels to draw.
         all_looks: Dictionary from label to `Look`.
     """
 
-    def __init__(self, points, pseudo, groups, all_looks):
+    def __init__(self, points, permuted, groups, all_looks):
         self.steps = common_steps(points)
         self.single = points["step"].nunique() == 1
         self.n_runs = points["run"].nunique()
         self.groups, self.looks = groups, all_looks
         self._columns = [column for column in points if column.startswith("value_")]
         self._points = dict(list(points.groupby(["layer", "weight", "group"], sort=False)))
-        self._bands = relabelling_bands(pseudo, self.steps) if len(pseudo) else {}
+        self._bands = permutation_bands(permuted, self.steps) if len(permuted) else {}
         self._merged = len(groups) > MOST_BANDS
 
     @property
@@ -69,7 +69,7 @@ class Strokes:
             handles.append(Line2D([], [], color="#8a8a8a", linewidth=0.7, label="single runs"))
         if len(self._bands):
             sizes = " of all these sizes" if self._merged else ""
-            label = f"95 % of relabelled groups{sizes}"
+            label = f"95 % of permuted groups{sizes}"
             handles.append(Patch(facecolor=GREY, alpha=0.5, label=label))
         return handles
 

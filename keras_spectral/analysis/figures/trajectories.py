@@ -4,7 +4,7 @@ from keras_spectral.analysis.compare import summary_names
 from keras_spectral.analysis.figures.curves import (
     drawn_groups,
     drawn_series,
-    pseudo_points,
+    permuted_points,
     singular_value_points,
     summary_points,
     thinned,
@@ -35,7 +35,7 @@ def trajectories(
     """Return a figure of singular values, or of a summary, over training steps.
 
     Lines are means over runs at the steps that all runs recorded; thin lines are the runs. The
-    pale band behind a line is where 95 % of relabelled groups of the same size lie at that step: a
+    pale band behind a line is where 95 % of permuted groups of the same size lie at that step: a
     line inside its band is what a random group would show. With more than three groups one grey
     band spans those of all groups. A log of one step is drawn as one dot per group.
 
@@ -65,10 +65,10 @@ def trajectories(
     series, note = drawn_series(log, quantity, layers, MAX_PANELS, ranks)
     chosen = drawn_groups(log, groups)
     part = log.select(quantity=quantity, layer=[layer for layer, _, _ in series], group=chosen)
-    points, pseudo, block = _points(part, k, name, size_corrected)
+    points, permuted, block = _points(part, k, name, size_corrected)
     if points["value_1"].isna().all():
         return message_figure(f"No value of {name or 'the singular values'} to draw:\n{NOTHING}")
-    strokes = Strokes(points, pseudo, chosen, looks(log.groups))
+    strokes = Strokes(points, permuted, chosen, looks(log.groups))
     figure, axes = wrapped_grid(len(series))
     for axis, (layer, weight, title) in zip(axes, series, strict=True):
         strokes.draw(axis, layer, weight)
@@ -85,14 +85,14 @@ def trajectories(
 
 
 def _points(log, k, summary, size_corrected):
-    """Return values by step, the same of relabelled groups, and the steps behind each point."""
+    """Return values by step, the same of permuted groups, and the steps behind each point."""
     if summary:
         points = summary_points(log, summary, size_corrected)
     else:
         points = singular_value_points(log, k, size_corrected)
-    pseudo = pseudo_points(log, summary or "spectral_norm", size_corrected)
+    permuted = permuted_points(log, summary or "spectral_norm", size_corrected)
     points, block = thinned(points, log.steps)
-    return points, thinned(pseudo, log.steps)[0], block
+    return points, thinned(permuted, log.steps)[0], block
 
 
 def _scale(axes, points, strokes):
