@@ -1,10 +1,10 @@
-"""Is the difference between two groups more than chance? The permutation test.
+"""Permutation tests of the differences between two groups.
 
-Groups are compared layer by layer, quantity by quantity, summary by summary. The statistic is the
-difference of a summary, averaged over steps, then over runs. What it would be by chance is known
-from permutations (`keras_spectral.permutations`): group labels permuted over subjects before
-training, recorded beside the real ones in the same steps and folds. Sizes, shared subjects and
-autocorrelation are all inside that null. A t-test over runs would have none of them.
+Groups are compared for every layer, quantity and summary. The statistic is the difference of a
+summary, averaged over steps, then over runs. Its null distribution is given by permutations
+(`keras_spectral.permutations`): group labels permuted over subjects before training, recorded with
+the real ones in the same steps and folds. That null accounts for group sizes, subjects shared by
+folds and autocorrelation over steps, which a t-test over runs ignores.
 """
 
 import warnings
@@ -32,13 +32,13 @@ from keras_spectral.summaries import COMPARED, NORMS, SUMMARIES
 
 
 def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=None, summaries=None):
-    """Return the differences between two groups, and how likely they are by chance.
+    """Return the differences between two groups, with permutation p-values.
 
     For every series (layer, weight, quantity) and summary, the difference `a - b` is averaged
     over the steps where both groups were present, then over runs. `p` is the share of labellings
-    (permutations and the real one) whose difference lies at least as far from their common mean.
-    Norms are tested size-corrected, ranks as they are; permuted groups have the same sizes, so
-    size cannot make a difference significant in either.
+    (the permutations and the observed one) whose difference is at least as far from their common
+    mean as the observed difference. Norms are tested size-corrected, ranks as they are; permuted
+    groups have the same sizes, so size cannot make a difference significant in either.
 
     If the log has permutations, only the steps and runs at which these were recorded are used. The
     `r`-th permutation must move the same subjects in every run: call
@@ -62,17 +62,17 @@ def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=Non
         (against the permutations alone), `p`, `q` (Benjamini-Hochberg over the table),
         `p_adjusted` (maximum statistic over the table: family-wise); mean examples `n_a`, `n_b`;
         `n_steps` (distinct steps used), `n_skipped` (steps of runs left out because a spectrum
-        was NaN), `n_runs`, `n_permutations`; and `null`, in words which null was used, also in
+        was NaN), `n_runs`, `n_permutations`; and `null`, a text that states the null used, also in
         `result.attrs["null"]`. Without permutations `z`, `p`, `q` and `p_adjusted` are NaN.
 
     Raises:
-        ComparisonError: If the groups are not two groups of the log, never met in a chosen step,
+        ComparisonError: If these are not two groups of the log, no chosen step has both of them,
             or a summary is unknown.
         LogError: If a run, layer or quantity does not occur.
 
     Warns:
-        UserWarning: If training has seen the groups (`provenance["groups_are_target"]`): then a
-            small p says that they are not random groups, not that they differ beyond training.
+        UserWarning: If the groups are classes of the target (`provenance["groups_are_target"]`):
+            then a small p only says that they are not random groups.
 
     Example:
         >>> compare_groups(log, "SZ", "HC", summaries="effective_rank")  # doctest: +SKIP
@@ -121,7 +121,7 @@ def comparison(log, a, b, steps=None, runs=None, layers=None, quantities=None, s
 
 
 def z_by_step(log, a, b, summary="effective_rank", quantities=None, layers=None, runs=None):
-    """Return how far two groups differ at each step, against the permutations of that step.
+    """Return the difference of two groups at each step, and its `z` against the permutations.
 
     Args:
         log: A `SpectralLog` with permutations; without them every `z` is NaN.

@@ -1,21 +1,21 @@
-"""Which null hypothesis a comparison was made against, in words."""
+"""The text that states which null distribution a comparison used."""
 
+from keras_spectral.analysis.labels import counted, listed
 from keras_spectral.analysis.provenance import declared
-from keras_spectral.analysis.words import counted, listed
 from keras_spectral.groups import ALL
 
 NO_PERMUTATIONS = "no permutations were recorded: differences only, no p-value can be given"
 ALL_IS_FIXED = f"`{ALL}` is never permuted: differences only, no p-value can be given"
 RETRAINED = (
     "This is the exact null of groups that are the target: what the groups differ by when the "
-    "network is taught labels that mean nothing"
+    "network is trained on labels without meaning"
 )
 FEW = 19
 """Fewer permutations than this cannot give a p-value of 0.05."""
 
 
 def null_text(log, a, b, n_permutations):
-    """Return which null a comparison of two groups used, and what it means.
+    """Return the text that states which null distribution a comparison used, and what p means.
 
     Args:
         log: A `SpectralLog`.
@@ -45,10 +45,10 @@ def null_text(log, a, b, n_permutations):
 
 
 def target_text(labels):
-    """Return what a permutation null means where training has seen the labels.
+    """Return the text that limits a permutation null where training has used the labels.
 
     Args:
-        labels: Groups that the model was trained to predict.
+        labels: Groups that are classes of the target.
 
     Returns:
         Text.
@@ -62,7 +62,7 @@ def target_text(labels):
 
 
 def target_labels(log, *groups):
-    """Return which of some groups the model was trained to predict, as far as the log knows.
+    """Return which of some groups are classes of the target, according to the log.
 
     Args:
         log: A `SpectralLog`, whose provenance may name such groups, or factors such as `"sex"`
@@ -70,7 +70,7 @@ def target_labels(log, *groups):
         *groups: Group labels to look for.
 
     Returns:
-        List of group labels, without those whose null is training again.
+        List of group labels, without those whose null permutes the target and trains again.
     """
     found = [
         entry for value in declared(log.provenance, "groups_are_target") for entry in _list(value)
@@ -84,7 +84,7 @@ def target_labels(log, *groups):
 
 
 def retrained_labels(log):
-    """Return the groups of which permutations are trainings with a permuted target.
+    """Return the groups whose permutations are trainings with a permuted target.
 
     Args:
         log: A `SpectralLog`.

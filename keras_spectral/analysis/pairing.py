@@ -1,7 +1,7 @@
-"""Two groups side by side, as they are labelled and as they might have been.
+"""Values of two groups under the observed labels and under every permutation of them.
 
 Letters: `m` series (layer, weight, quantity), `u` run, `t` moment (epoch, step), `j` labelling
-(0 is the observed one), and a last axis of 2 for groups `a` and `b`.
+(0 is the observed one, the others are permutations), and a last axis of 2 for groups `a`, `b`.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MOMENT = ["epoch", "step"]
 SIZES = ["n_examples", "batch_size", "n_rows"]
 CORRECTED = "corrected_"
 TIE = 1e-6
-"""Differences below `TIE` times the compared values are rounding of float32 networks."""
+"""Differences below `TIE` times the compared values are rounding errors of float32 networks."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Pairing:
     Attributes:
         records: DataFrame with one row per spectrum: sizes, summaries, and size-corrected norms
             in columns that begin with `corrected_`.
-        place: Integer array, where each record goes in a flat array of `shape`.
+        place: Integer array, the index of each record in a flat array of `shape`.
         series: DataFrame `[m, 3]`: layer, weight, quantity.
         runs: List of `u` run labels.
         moments: DataFrame `[t, 2]`: epoch, step, ascending.
@@ -77,7 +77,7 @@ class Pairing:
 
 
 def pairing(log, a, b, summaries, steps=None, **keys):
-    """Return two groups of a log side by side, at the steps where labels were also permuted.
+    """Return the records of two groups of a log, at the steps where permutations were recorded.
 
     If the log has permutations of both groups, only the runs and steps at which these were
     recorded are kept, so that the observed and the permuted values are averages of the same
@@ -95,7 +95,7 @@ def pairing(log, a, b, summaries, steps=None, **keys):
         A `Pairing`.
 
     Raises:
-        ComparisonError: If the groups are not two groups of the log, or never met in one step.
+        ComparisonError: If these are not two groups of the log, or no step has both of them.
         LogError: If a run, layer or quantity does not occur.
     """
     _require_two_groups(log, a, b)
@@ -167,7 +167,7 @@ def _shared_permutations(table, a, b):
         return table.iloc[:0]
     per_run = table.groupby("run")["permutation"].unique()
     shared = set.intersection(*(set(numbers) for numbers in per_run))
-    # Of a run that was trained again with fewer of them, those that all its moments may have.
+    # A run that was continued with fewer permutations: only those that all its moments have.
     everywhere = table.groupby(["run", *MOMENT])["permutation"].max().min()
     return table[table["permutation"].isin(shared) & (table["permutation"] <= everywhere)]
 

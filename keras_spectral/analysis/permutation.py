@@ -40,10 +40,10 @@ def z_scores(values, tolerance):
 
     Args:
         values: Array `[m, j]`, observed labelling first.
-        tolerance: Array `[m]`; a spread below it counts as none.
+        tolerance: Array `[m]`; a standard deviation not above it counts as 0.
 
     Returns:
-        Array `[m]`; NaN where fewer than two permutations have a value or these have no spread.
+        Array `[m]`; NaN where fewer than two permutations have a value or all are equal.
     """
     null = values[:, 1:]
     spread = _deviation(null, ddof=1)
@@ -59,7 +59,8 @@ def max_t_adjusted_p(values, tolerance):
 
     Args:
         values: Array `[m, j]`, observed labelling first.
-        tolerance: Array `[m]`; rows with less spread get 1 and take no part in the maximum.
+        tolerance: Array `[m]`; rows with a smaller standard deviation get 1 and do not enter the
+            maximum.
 
     Returns:
         Array `[m]`, at least `permutation_p`; NaN where that is NaN.
@@ -72,7 +73,7 @@ def max_t_adjusted_p(values, tolerance):
     if not tested.any():
         return p
     score = np.abs(values - row_mean(values)[:, None])[tested] / spread[tested, None]
-    score = score[:, ~np.isnan(score).all(axis=0)]  # labellings of which nothing is known
+    score = score[:, ~np.isnan(score).all(axis=0)]  # without labellings that have no value
     largest = np.nan_to_num(score, nan=-np.inf).max(axis=0)
     slack = (tolerance[tested] / spread[tested])[:, None]
     adjusted = p.copy()
@@ -103,7 +104,7 @@ def false_discovery_rates(p):
 
 
 def row_mean(values):
-    """Return the mean over the last axis of what is not NaN, NaN where nothing is."""
+    """Return the mean over the last axis without NaN; NaN where all values are NaN."""
     known = ~np.isnan(values)
     total = np.where(known, values, 0.0).sum(axis=-1)
     count = known.sum(axis=-1)

@@ -7,8 +7,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from keras_spectral.analysis import figures
-from keras_spectral.analysis.figures.looks import COLOURS, looks
-from keras_spectral.analysis.words import series_names
+from keras_spectral.analysis.figures.styles import COLOURS, styles
+from keras_spectral.analysis.labels import series_names
 from keras_spectral.errors import ComparisonError, LogError
 from keras_spectral.log import SpectralLog
 from keras_spectral.summaries import size_correction
@@ -310,9 +310,9 @@ def test_the_map_without_permutations_says_so(synthetic_log):
 
 
 def test_eight_groups_differ_in_colour_dash_and_marker():
-    chosen = looks([*EIGHT, "all"])
+    chosen = styles([*EIGHT, "all"])
     for attribute in ("colour", "dash", "marker"):
-        assert len({getattr(look, attribute) for look in chosen.values()}) == 9, attribute
+        assert len({getattr(style, attribute) for style in chosen.values()}) == 9, attribute
 
 
 def test_every_colour_stands_out_from_white():

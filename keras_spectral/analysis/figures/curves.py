@@ -1,9 +1,9 @@
-"""Numbers behind the curves: values by step, thinned to what a reader can see."""
+"""The values that figures draw: one per step, averaged in blocks where there are many steps."""
 
 import numpy as np
 import pandas as pd
 
-from keras_spectral.analysis.words import series_names
+from keras_spectral.analysis.labels import series_names
 from keras_spectral.errors import LogError
 from keras_spectral.groups import ALL
 from keras_spectral.log.summary import size_corrected_norms
@@ -20,11 +20,11 @@ def drawn_series(log, quantity, layers, limit, ranks=False):
         log: A `SpectralLog`.
         quantity: Quantity to draw.
         layers: Layer path, list of them, or `None` for all.
-        limit: With `layers=None`, the most panels to draw: evenly spread over the model.
+        limit: Largest number of panels with `layers=None`; they are spread evenly over the model.
         ranks: With `layers=None`, leave out vectors, such as a bias, whose rank is 1 at all times.
 
     Returns:
-        List of `(layer, weight, title)`, and a note if some were left out.
+        The tuple `(list of (layer, weight, title), note)`; the note is empty if all are drawn.
 
     Raises:
         LogError: If the quantity or a layer does not occur.
@@ -71,12 +71,12 @@ def drawn_groups(log, groups):
 
 
 def summary_points(log, summary, size_corrected):
-    """Return one value per record.
+    """Return one value per recorded spectrum.
 
     Args:
         log: A `SpectralLog`.
         summary: Name of a summary.
-        size_corrected: Whether norms are.
+        size_corrected: Whether norms are multiplied by `size_correction`.
 
     Returns:
         DataFrame with keys and a column `value_1`.
@@ -85,7 +85,7 @@ def summary_points(log, summary, size_corrected):
 
 
 def singular_value_points(log, k, size_corrected):
-    """Return the `k` largest singular values of every record.
+    """Return the `k` largest singular values of every recorded spectrum.
 
     Args:
         log: A `SpectralLog`.
@@ -104,12 +104,12 @@ def singular_value_points(log, k, size_corrected):
 
 
 def permuted_points(log, summary, size_corrected):
-    """Return one value per permuted record.
+    """Return one value per record of a permuted group.
 
     Args:
         log: A `SpectralLog`.
         summary: Name of a summary.
-        size_corrected: Whether norms are.
+        size_corrected: Whether norms are multiplied by `size_correction`.
 
     Returns:
         DataFrame with keys, `permutation` and a column `value_1`.
@@ -121,14 +121,14 @@ def permuted_points(log, summary, size_corrected):
 
 
 def thinned(points, steps):
-    """Return points with their steps replaced by the mean step of their block, if there are many.
+    """Return points whose steps are replaced by the mean step of their block, if there are many.
 
     Args:
         points: DataFrame with a column `step`.
         steps: All recorded steps, ascending.
 
     Returns:
-        DataFrame, and about how many recorded steps a block has.
+        The tuple `(DataFrame, approximate number of recorded steps in a block)`.
     """
     if len(steps) <= MAX_POINTS or not len(points):
         return points, 1
@@ -178,10 +178,10 @@ def common_steps(points):
 
 
 def permutation_bands(permuted, steps, low=0.025, high=0.975):
-    """Return where permuted groups lie, step by step: the mean over runs, then quantiles.
+    """Return the quantiles of permuted groups at each step, of their means over runs.
 
     Args:
-        permuted: Result of `permuted_points`, thinned like the curve it stands behind.
+        permuted: Result of `permuted_points`, thinned like the curve of the real groups.
         steps: Steps to keep.
         low: Lower quantile over permutations.
         high: Upper quantile over permutations.
