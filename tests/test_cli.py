@@ -1,5 +1,7 @@
 """The command line as a user meets it: what it does, and what it says when it cannot."""
 
+import io
+import itertools
 import json
 import os
 import shutil
@@ -16,11 +18,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 from sklearn.model_selection import StratifiedKFold
 
 import keras_spectral as ks
 from keras_spectral import cli
 from keras_spectral.cli import logs, progress, running
+from keras_spectral.experiment.study import Plan
 
 MLSP = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "mlsp2014_kaggle"
 COMMANDS = ["run", "demo", "layers", "compare", "report"]
@@ -256,6 +260,30 @@ class TestRunOnRealData:
         )
         assert found.returncode == 0, found.stderr
         assert float(found.stdout) == pd.read_csv(out / "scores.csv")["auc"][0]
+
+
+def test_on_a_terminal_a_bar_shows_the_progress_of_the_whole_run():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    plan = Plan(folds=2, epochs=2, permute_target=1)
+    with progress.Progress(plan, console) as shown:
+        shown(fold=1, seed=0, epoch=0, number=1)
+    drawn = console.file.getvalue()
+    assert "permuted target 1/1, fold 2/2, seed 1/1, epoch 1/2" in drawn
+    assert "━" in drawn
+
+
+def test_in_a_log_file_every_training_has_a_line_that_estimates_the_rest(capsys):
+    clock = [0.0]
+    console = Console(file=io.StringIO(), get_time=lambda: clock[0])
+    with progress.Progress(Plan(folds=2, epochs=2), console) as shown:
+        for fold, epoch in itertools.product(range(2), range(2)):
+            clock[0] += 10.0
+            shown(fold, seed=0, epoch=epoch, number=0)
+    assert capsys.readouterr().err.splitlines() == [
+        "fold 1/2, seed 1/1, epoch 2/2, about 0:00:20 left",
+        "fold 2/2, seed 1/1, epoch 2/2, about 0:00:00 left",
+    ]
+    assert console.file.getvalue() == ""
 
 
 class TestRun:

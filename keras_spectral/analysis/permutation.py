@@ -7,6 +7,7 @@ exact because it treats all columns alike. Ties within `tolerance` `[m]` count a
 """
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
 
 def permutation_p(values, tolerance):
@@ -94,12 +95,12 @@ def false_discovery_rates(p):
         >>> false_discovery_rates(np.array([0.01, 0.04, np.nan, 0.03]))
         array([0.03, 0.04,  nan, 0.04])
 
-    Source: Benjamini and Hochberg, J. R. Stat. Soc. B 57(1), 1995.
+    Source: Benjamini and Hochberg, "Controlling the false discovery rate", J. R. Stat. Soc. B
+    57(1), 1995.
     """
     q = np.full(len(p), np.nan)
-    order = np.argsort(p)[: (~np.isnan(p)).sum()]
-    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    q[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    known = ~np.isnan(p)
+    q[known] = false_discovery_control(p[known])
     return q
 
 

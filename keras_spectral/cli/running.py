@@ -8,7 +8,6 @@ import click
 
 from keras_spectral.cli.logs import show_comparison
 from keras_spectral.cli.options import COUNT, FILE
-from keras_spectral.cli.progress import Progress
 from keras_spectral.cli.settings import SETTINGS_FILE, settings_text, take_settings
 from keras_spectral.settings import QUANTITIES
 
@@ -247,6 +246,7 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
     from keras_spectral.experiment.quiet import load_tensorflow
 
     load_tensorflow()
+    from keras_spectral.cli.progress import Progress
     from keras_spectral.experiment import run as experiment
     from keras_spectral.experiment.folder import former_run
     from keras_spectral.experiment.study import Plan, Study
@@ -269,9 +269,8 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
     if how["settings"]:
         write_text(how["settings"], folder / SETTINGS_FILE)
     jobs = -1 if how["cluster"] else how["jobs"]
-    progress = Progress(plan)
     try:
-        with _workers(how["cluster"]):
+        with _workers(how["cluster"]), Progress(plan) as progress:
             scores, probe = experiment.cross_validated(
                 study, plan, folder, progress, jobs, apart=how["cluster"] is not None
             )
@@ -281,7 +280,6 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
             f"Stopped. {done} of {plan.folds * plan.seeds} folds are finished and kept in "
             f"{folder}; the same command with --resume goes on."
         ) from None
-    progress.done()
     click.echo(scores.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     click.echo(
         f"mean test AUC {scores['auc'].mean():.3f}, accuracy {scores['accuracy'].mean():.3f}"
