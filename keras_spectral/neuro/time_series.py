@@ -3,6 +3,7 @@
 Letters: `n` subject, `t` time point, `r` region or component, `w` window.
 """
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def _one(found, variable):
         values = _values(found, variable)
     except DataError:
         raise
-    except Exception as error:  # whatever a broken file makes of its reader
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(
             "Every file must hold numbers, a row per time point and a column per region. "
             f"Received: {found}, which cannot be read: {str(error).strip()[:200]}."
@@ -238,17 +239,19 @@ def _arrays_of(path):
             with np.load(path, allow_pickle=False) as held:
                 return {name: held[name] for name in held.files}
         return _matlab(path)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zlib.error) as error:
         raise DataError(
             f"Data must be a file that NumPy or SciPy can read. Received: {path}: {error}."
         ) from error
 
 
 def _matlab(path):
-    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError, loadmat
 
     try:
         held = loadmat(path)
+    except MatReadError as error:
+        raise ValueError(str(error)) from error
     except NotImplementedError:  # MATLAB 7.3 writes HDF5, axes reversed
         import h5py
 
