@@ -1,4 +1,4 @@
-"""Who belongs to which group: labels, columns or masks in, one boolean membership out.
+"""Membership of examples in groups, from labels, columns or masks, and its permutations.
 
 Letters: `n` example, `g` group. `ALL` is always recorded beside the groups and is not a column.
 """
@@ -52,7 +52,7 @@ class Membership:
         repeated = [name for (name, _), times in columns.items() if times > 1]
         if repeated:
             raise GroupsError(
-                "`groups` must make groups with names of their own. "
+                "`groups` must make groups with unique names. "
                 f"Received: {repeated[0]!r} more than once. Try other column names."
             )
 
@@ -226,24 +226,24 @@ def permutations(groups, n=99, seed=0, subjects=None, within=None):
 
 
 def permutation_within(strata, generator):
-    """Return a random permutation that leaves everybody in their stratum.
+    """Return a random permutation that moves indices within their stratum only.
 
     Args:
-        strata: Integer vector `[n]`, the stratum of each.
+        strata: Integer array `[n]`, the stratum of each index.
         generator: NumPy `Generator`.
 
     Returns:
         Integer array `[n]`.
     """
-    places = np.arange(len(strata))
+    permuted = np.arange(len(strata))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        places[members] = generator.permutation(members)
-    return places
+        permuted[members] = generator.permutation(members)
+    return permuted
 
 
 def _strata(within, subject_of, first_rows):
-    """Return a code `[subjects]` of the stratum of each subject."""
+    """Return the stratum of each subject as an integer array `[subjects]`."""
     codes, _ = pd.factorize(np.asarray(within), use_na_sentinel=False)
     if len(codes) != len(subject_of):
         raise GroupsError(
@@ -283,7 +283,7 @@ def _columns(table):
 
 
 def _coded(labels):
-    """Return codes `[n]` and the text of each code: few different labels stand for many."""
+    """Return codes `[n]` and the text of each code; there are far fewer codes than examples."""
     if labels.dtype != object:
         codes, different = pd.factorize(labels, use_na_sentinel=False)
         return codes, [_as_text(label) for label in different]

@@ -1,4 +1,4 @@
-"""What made a log: versions, fingerprints, settings."""
+"""Provenance of a log: versions, fingerprints of model and data, settings."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from keras_spectral.errors import SettingsError
 
 PACKAGES = (keras_spectral, tf, keras, np, pd)
 FINGERPRINT_BYTES = 1 << 20
-"""Bytes of each array that enter its fingerprint, evenly spaced rows, so big data stays quick."""
+"""Bytes of each array that are hashed, in evenly spaced rows: limits the time for large arrays."""
 
 
 def provenance(model, settings, x, y, membership):
-    """Return what is needed to tell where a log came from.
+    """Return the provenance of a log that is about to be recorded.
 
     Args:
         model: The model, before training.
@@ -29,7 +29,7 @@ def provenance(model, settings, x, y, membership):
         membership: `Membership` of the examples.
 
     Returns:
-        Dictionary of plain data for JSON: `versions`, `python`, `platform`, `model`, `data`,
+        Dictionary that JSON can hold: `versions`, `python`, `platform`, `model`, `data`,
         `settings`, `groups`, `permutations`, `permuted_within`, `groups_are_target`,
         `coverage`.
     """
@@ -49,27 +49,28 @@ def provenance(model, settings, x, y, membership):
 
 
 def continued(before, new):
-    """Return what made a log that goes on.
+    """Return the provenance of a log to which another training is appended.
 
     Args:
-        before: What `provenance` returned before, or an empty dictionary.
-        new: What it returns now.
+        before: Provenance of the log so far, or an empty dictionary.
+        new: Provenance of the training that is appended.
 
     Returns:
-        Dictionary: the new one, with what is still true of the groups of former rows.
+        Dictionary: the new entries, with the groups, the target groups and the largest number of
+        permutations of both.
     """
-    kept = dict(new)
-    kept["groups"] = before.get("groups", {}) | new["groups"]
+    merged = dict(new)
+    merged["groups"] = before.get("groups", {}) | new["groups"]
     known = [*before.get("groups_are_target", []), *new["groups_are_target"]]
-    kept["groups_are_target"] = list(dict.fromkeys(known))
-    kept["permutations"] = max(before.get("permutations", 0), new["permutations"])
+    merged["groups_are_target"] = list(dict.fromkeys(known))
+    merged["permutations"] = max(before.get("permutations", 0), new["permutations"])
     strata = (before.get("permuted_within", False), new["permuted_within"])
-    kept["permuted_within"] = any(strata)
-    return before | kept
+    merged["permuted_within"] = any(strata)
+    return before | merged
 
 
 def groups_are_target(membership, y):
-    """Return the real groups that are exactly the classes that training is told about.
+    """Return the real groups that are exactly the classes of the target.
 
     Args:
         membership: `Membership` of the training examples.

@@ -178,7 +178,7 @@ def test_columns_of_unequal_length_are_refused():
 def test_two_columns_of_one_name_both_count_or_are_refused():
     twice = pd.DataFrame([["x", "y"], ["z", "w"]], columns=["a", "a"])
     assert set(Membership.of(twice).names) == {"a=x", "a=z", "a=y", "a=w"}
-    with pytest.raises(GroupsError, match=r"names of their own. Received: 'a=x' more than once"):
+    with pytest.raises(GroupsError, match=r"unique names. Received: 'a=x' more than once"):
         Membership.of(pd.DataFrame([["x", "x"], ["z", "w"]], columns=["a", "a"]))
     masks = pd.DataFrame([[True, False], [True, True]], columns=[1, "1"])
     with pytest.raises(GroupsError, match=r"Received: '1' more than once"):

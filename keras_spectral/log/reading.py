@@ -1,4 +1,4 @@
-"""Logs from files. Needs no TensorFlow."""
+"""Reading of logs from files. Needs no TensorFlow."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """The log: one row per recorded spectrum, its summaries, and its files. Needs no TensorFlow.
 
-A row is keyed by `(run, epoch, step, layer, weight, quantity, group)`. It stores singular values
-and what is needed to read them, never opinions: every summary is derived when asked.
+A row is identified by `(run, epoch, step, layer, weight, quantity, group)`. It stores singular
+values and sizes only; summaries are computed from them on request.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,19 +41,19 @@ class SpectralLog:
             before `epoch` other than `run` label the run (`fold`, `seed`, …).
         sigma: Array `[r, k]`, singular values of each row, largest first, NaN beyond its length.
         permutations: DataFrame with summaries of permuted groups, or `None`.
-        provenance: What made the log: versions, fingerprints, settings, seeds.
+        provenance: Dictionary of versions, fingerprints, settings, seeds.
 
     Attributes:
         permutations: DataFrame, one row per spectrum of a permuted group: the keys, `permutation`
             (from 1), sizes, and every summary of `keras_spectral.summaries`.
-        provenance: Dictionary that goes beside the log as JSON.
+        provenance: Dictionary that is written to JSON with the log.
     """
 
     def __init__(self, rows=None, sigma=None, permutations=None, provenance=None):
         self._blocks = Spool([] if rows is None else [(rows, np.asarray(sigma, dtype=float))])
         self._whole: tuple[pd.DataFrame, np.ndarray] | None = None
         self._permuted = Spool(
-            [] if permutations is None else [(permutations, _nothing(permutations))]
+            [] if permutations is None else [(permutations, _no_sigma(permutations))]
         )
         self._whole_permuted: pd.DataFrame | None = None
         self.provenance: dict[str, Any] = dict(provenance or {})
@@ -111,14 +111,14 @@ class SpectralLog:
         text = " ".join(f"{key}={value}" for key, value in labels.items()) or str(run)
 
         def labelled(rows):
-            kept = rows.drop(columns=[c for c in ("run", *labels) if c in rows])
+            table = rows.drop(columns=[c for c in ("run", *labels) if c in rows])
             for position, (name, value) in enumerate({"run": text, **labels}.items()):
-                kept.insert(position, name, value)
-            return kept
+                table.insert(position, name, value)
+            return table
 
         new = SpectralLog(provenance=self.provenance)
         new._blocks = Spool((labelled(rows), sigma) for rows, sigma in self._blocks)
-        new._permuted = Spool((labelled(table), nothing) for table, nothing in self._permuted)
+        new._permuted = Spool((labelled(table), sigma) for table, sigma in self._permuted)
         return new
 
     def __len__(self):
@@ -142,9 +142,9 @@ class SpectralLog:
 
     @property
     def sigma_error(self):
-        """Array `[r, k]` like `sigma`: how far each value may be from the exact one, at most.
+        """Array `[r, k]` like `sigma`: an upper bound of the error of each singular value.
 
-        0 where values were found exactly, up to rounding; see `Spectra(method="subspace")`.
+        0 where values are exact up to rounding; see `Spectra(method="subspace")`.
         """
         rows, sigma = self._merged()
         missed = rows[RESIDUAL] if RESIDUAL in rows else np.zeros(len(rows))
@@ -162,7 +162,7 @@ class SpectralLog:
 
     @property
     def lengths(self):
-        """Number of spectra, and of rows of `permutations`: where `after` may begin later."""
+        """Number of spectra, and of rows of `permutations`: arguments of a later `after`."""
         return len(self._blocks), len(self._permuted)
 
     @property
@@ -198,20 +198,22 @@ class SpectralLog:
                 a run label) with a value or a list of values.
 
         Returns:
-            A new `SpectralLog`, permutations selected alike.
+            A new `SpectralLog`; permutations are selected in the same way.
 
         Raises:
             LogError: If a key is not a column, or a value does not occur.
         """
         rows, sigma = self._merged()
-        keep = np.ones(len(rows), dtype=bool)
+        selected = np.ones(len(rows), dtype=bool)
         for key, wanted in keys.items():
-            keep &= self._matches(rows, key, wanted)
+            selected &= self._matches(rows, key, wanted)
         table = self.permutations
-        kept = np.ones(len(table), dtype=bool)
+        permuted = np.ones(len(table), dtype=bool)
         for key, wanted in keys.items():
-            kept &= table[key].isin(_as_list(wanted)).to_numpy() if key in table else False
-        return SpectralLog(rows[keep], _trimmed(sigma[keep]), table[kept], self.provenance)
+            permuted &= table[key].isin(_as_list(wanted)).to_numpy() if key in table else False
+        return SpectralLog(
+            rows[selected], _trimmed(sigma[selected]), table[permuted], self.provenance
+        )
 
     def singular_values(self, layer, quantity="gradient", group=ALL, step=None, **keys):
         """Return the singular values of one record.
@@ -283,7 +285,8 @@ class SpectralLog:
 
         Args:
             path: File to write; `spectra.csv` gets `spectra.permutations.csv.gz` (if there are
-                any) and `spectra.json` beside it. Replaced at once: a crash leaves the old file.
+                any) and `spectra.json` beside it. Files are replaced atomically: a crash leaves
+                the old ones.
         """
         self._write(path, files.write_csv)
 
@@ -305,11 +308,11 @@ class SpectralLog:
         files.write_json(self.provenance, files.json_path(path))
 
     def after(self, n_rows, n_permutations=0):
-        """Return what follows the first rows: what came since one last looked.
+        """Return the rows after the first `n_rows`, and the permutations after `n_permutations`.
 
         Args:
-            n_rows: The first of former `lengths`.
-            n_permutations: The second.
+            n_rows: First entry of an earlier `lengths`.
+            n_permutations: Second entry of an earlier `lengths`.
 
         Returns:
             A new `SpectralLog`.
@@ -346,8 +349,8 @@ class SpectralLog:
         return rows[key].isin(values).to_numpy()
 
 
-def _nothing(table):
-    """Return the singular values that a `Spool` keeps beside summaries: none."""
+def _no_sigma(table):
+    """Return singular values `[r, 0]`: a `Spool` of summaries has none."""
     return np.empty((len(table), 0))
 
 
