@@ -489,7 +489,7 @@ class TestTablesThatCannotBeUsed:
             ("nan", ["1 missing or infinite", "1 column (c) of 1 id (S03)"]),
             ("constant", ["Features must differ between subjects"]),
             ("few", ["folds=2, but 1 of 'SZ'"]),
-            ("leak", ["the model reads the answer"]),
+            ("leak", ["it would be an input of the model"]),
         ],
     )
     def test_wrong_values_are_named_and_nothing_is_made(self, tmp_path, name, said):
@@ -567,12 +567,12 @@ class TestOutputFolder:
     def test_is_not_resumed_with_other_settings_or_data(self, tables, quick_run):
         before = everything(quick_run)
         command = run_command(tables, quick_run, *QUICK, "--resume")
-        assert "others: epochs." in refused(*command, "--epochs", 2)
-        assert "others: groups." in refused(*command, "--groups", "site")
+        assert "differ: epochs." in refused(*command, "--epochs", 2)
+        assert "differ: groups." in refused(*command, "--groups", "site")
         features, labels = make_tables()
         features.loc[5, "b"] += 0.001
         written(tables, features, labels)
-        assert "others: features." in refused(*command)
+        assert "differ: features." in refused(*command)
         assert everything(quick_run) == before
 
     @pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])

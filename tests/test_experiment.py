@@ -327,7 +327,7 @@ class TestFolderOfARun:
         (path / "spectra.csv").write_text("years of work")
         if run_file is not None:
             (path / "run.json").write_text(run_file)
-        assert "it may hold something of yours" in refused(path, **options)
+        assert "it may hold other files" in refused(path, **options)
 
     def test_overwriting_removes_the_former_run_and_nothing_else(self, former):
         experiment.prepared_folder(former, make_study(), PLAN, overwrite=True)
@@ -362,18 +362,18 @@ class TestFolderOfARun:
     def test_resuming_with_another_setting_names_it(self, former, name, value):
         plan = dataclasses.replace(PLAN, **{name: value})
         message = refused(former, plan=plan, resume=True)
-        assert f"where these were others: {name}" in message
+        assert f"where these differ: {name}" in message
 
     def test_resuming_with_other_values_in_the_tables_is_refused(self, former):
         study = make_study()
         study.x[3, 2] += 1e-6
-        assert "others: features." in refused(former, study, resume=True)
+        assert "differ: features." in refused(former, study, resume=True)
 
     def test_resuming_with_another_target_or_groups_is_refused(self, former):
         swapped = make_study(classes=("SZ", "HC"))
-        assert "others: target." in refused(former, swapped, resume=True)
+        assert "differ: target." in refused(former, swapped, resume=True)
         groups = make_study(groups=("F", "M"))
-        assert "others: groups." in refused(former, groups, resume=True)
+        assert "differ: groups." in refused(former, groups, resume=True)
 
     def test_is_not_made_for_a_study_that_cannot_be_run(self, tmp_path):
         path = tmp_path / "run"

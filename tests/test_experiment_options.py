@@ -13,7 +13,7 @@ from keras_spectral.experiment import run
 from keras_spectral.experiment.fold import train_fold
 from keras_spectral.experiment.folder import fold_folder
 from keras_spectral.experiment.run import cross_validated, prepared_folder
-from keras_spectral.experiment.study import Plan, Study, labellings, split
+from keras_spectral.experiment.study import Plan, Study, permuted_groups, split
 
 N = 20
 PLAN = Plan(folds=2, epochs=2, batch_size=6, permutations=2)
@@ -75,7 +75,7 @@ def test_the_same_settings_resume_whatever_json_makes_of_them(tmp_path):
     cross_validated(series(), plan, folder)
     assert (folder / "probe.csv").read_bytes() == before
     other = dataclasses.replace(plan, options={"filters": (5,)})
-    with pytest.raises(DataError, match="these were others: options"):
+    with pytest.raises(DataError, match="these differ: options"):
         prepared_folder(folder, series(), other, resume=True)
 
 
@@ -92,7 +92,7 @@ def test_no_fold_parts_the_examples_of_a_subject():
 def test_groups_are_permuted_over_subjects_not_over_their_examples():
     ids = np.tile([f"s{k}" for k in range(N // 2)], 2)
     groups = pd.Series(np.tile(np.resize(["F", "M", "M"], N // 2), 2))
-    found = labellings(dataclasses.replace(table(ids=ids), groups=groups), PLAN)
+    found = permuted_groups(dataclasses.replace(table(ids=ids), groups=groups), PLAN)
     assert found.n_permutations == PLAN.permutations
     np.testing.assert_array_equal(found.mask[: N // 2], found.mask[N // 2 :])
 
@@ -108,7 +108,7 @@ def test_groups_are_permuted_within_strata_and_the_null_says_so(tmp_path):
     study = table(within=np.arange(N) % 2)  # the target
     about = {"permuted_within": "diagnosis"}
     study = dataclasses.replace(study, about=about)
-    found = labellings(study, PLAN)
+    found = permuted_groups(study, PLAN)
     masks = found.mask.reshape(N, PLAN.permutations + 1, 2)
     assert (masks[::2].sum(axis=0) == masks[::2, 0].sum(axis=0)).all()
     log = trained(study, PLAN, tmp_path / "run")[2]

@@ -1,8 +1,8 @@
-"""The exact null of groups that are the target: the target permuted over subjects, all else again.
+"""The exact null of groups that are the target: the whole experiment with a permuted target.
 
-Training has used the labels of such groups, so permuted ones differ from them for that reason
-alone. Here every label is drawn anew, of subjects and of what the network is told, and the whole
-experiment is repeated: folds, early stopping, looks.
+Training uses the labels of such groups, so permuted groups differ from them for that reason alone.
+Here the target itself is permuted over subjects, and everything is repeated with it: folds,
+training, early stopping, probes.
 
 Source: Ojala and Garriga, "Permutation tests for studying classifier performance", J. Mach. Learn.
 Res. 11, 2010 (test 1).
@@ -22,7 +22,7 @@ from keras_spectral.summaries import SUMMARIES
 
 MOMENT = ["run", "epoch", "step"]
 TIE = 1e-9
-"""AUCs that differ by less are equal: means of equal numbers differ by rounding."""
+"""AUCs that differ by less are ties: means of equal numbers differ by rounding."""
 
 
 def target_groups(study):
@@ -51,12 +51,12 @@ def target_groups(study):
 def permuted(study, number):
     """Return a study with its target permuted over subjects, and the groups that are the target.
 
-    Subjects are permuted within each label of `study.within`: what the target shares with these is
-    kept.
+    Subjects are permuted within each label of `study.within`, so an association of the target with
+    these labels stays as it is.
 
     Args:
         study: `Study`.
-        number: Number of the permutation, from 1; each gives the same one at all times.
+        number: Number of the permutation, from 1; it is the seed of the permutation.
 
     Returns:
         `Study`, with those groups alone.
@@ -75,7 +75,7 @@ def permuted(study, number):
 
 
 def summaries(log, number):
-    """Return what is kept of a training with a permuted target.
+    """Return the summaries of a training with a permuted target.
 
     Args:
         log: `SpectralLog` of its probe.
@@ -91,35 +91,36 @@ def summaries(log, number):
 
 
 def with_retrainings(log, table):
-    """Return a log in which trainings with a permuted target stand in the place of permutations.
+    """Return a log whose permutations of target groups are trainings with permuted targets.
 
-    Only looks that all trainings of a run have are kept, as early stopping may end some sooner.
+    Only evaluations that all trainings of a run have are used: early stopping may end some sooner.
 
     Args:
         log: `SpectralLog` of the real trainings.
-        table: DataFrame of what `summaries` returned of all others.
+        table: DataFrame, the results of `summaries` of all other trainings.
 
     Returns:
-        `SpectralLog`, whose provenance says `retrained`, the groups concerned.
+        `SpectralLog`; the entry `retrained` of its provenance lists the groups concerned.
     """
     groups = sorted(table["group"].unique())
-    looks = [log.rows.assign(permutation=0), table]
-    looks = pd.concat([each[[*MOMENT, "permutation"]].drop_duplicates() for each in looks])
-    number = looks.groupby("run")["permutation"].transform("nunique")
-    shared = looks.groupby(MOMENT)["permutation"].transform("nunique") == number
-    kept = table.merge(looks.loc[shared, MOMENT].drop_duplicates(), on=MOMENT)
+    tables = [log.rows.assign(permutation=0), table]
+    moments = pd.concat([each[[*MOMENT, "permutation"]].drop_duplicates() for each in tables])
+    number = moments.groupby("run")["permutation"].transform("nunique")
+    shared = moments.groupby(MOMENT)["permutation"].transform("nunique") == number
+    used = table.merge(moments.loc[shared, MOMENT].drop_duplicates(), on=MOMENT)
     others = log.permutations[~log.permutations["group"].isin(groups)]
-    permutations = pd.concat([others, kept], ignore_index=True) if len(others) else kept
+    permutations = pd.concat([others, used], ignore_index=True) if len(others) else used
     provenance = {**log.provenance, "retrained": groups}
     return SpectralLog(log.rows, log.sigma, permutations, provenance)
 
 
 def score_test(scores, permuted_scores):
-    """Return how likely scores as good as these are with a permuted target.
+    """Return the permutation p-value of the scores.
 
     Args:
         scores: DataFrame with `auc`, a row per training.
-        permuted_scores: The same of trainings with permuted targets, with their `permutation`.
+        permuted_scores: DataFrame with `auc` and `permutation`, a row per training with a
+            permuted target.
 
     Returns:
         Dictionary: `mean_auc`, `permuted_mean_auc` (the mean over permutations), and `p`, the share
