@@ -28,12 +28,12 @@ UNREADABLE = (
 
 
 class Header(NamedTuple):
-    """What the header of a file says.
+    """Facts of the header of a file.
 
     Attributes:
         grid: `Grid` in RAS axes.
         axes: Axes of the file, such as `"LAS"`.
-        is_oriented: Whether it says which side is left; if not, nibabel assumes an orientation.
+        is_oriented: Whether it specifies the orientation; if not, nibabel assumes one.
     """
 
     grid: Grid

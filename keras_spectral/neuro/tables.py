@@ -1,4 +1,4 @@
-"""Tables of subjects, joined by id: features to learn from, labels beside them."""
+"""Tables of subjects, joined by id: features to train on, and labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,10 @@ class Joined:
 
     Attributes:
         features: Float64 DataFrame `[n, f]` of finite numbers, indexed by id. A column that several
-            tables repeat with equal values stands there once; with other values, it has the name
-            of its file before it: `train_FNC.x1`.
+            tables repeat with equal values is there once; with different values, its name is
+            prefixed by that of its file: `train_FNC.x1`.
         labels: DataFrame of text with the same index. An empty field is missing (NaN).
-        report: One line: what was found, joined and dropped, and why.
+        report: One line of text: what was found, joined and dropped, and why.
     """
 
     features: pd.DataFrame
@@ -39,8 +39,8 @@ class Joined:
 def joined_tables(features, labels, id_column, join="exact"):
     """Read tables of features and one of labels, and join them by id.
 
-    Nothing is guessed: what does not fit is an error that says where. Only columns that can teach
-    nothing are dropped, the constant ones, repeats and those without a name; the report says so.
+    Tables that do not fit raise an error that says where. Only columns without information are
+    dropped, and listed in the report: constant ones, repeats, and those without a name.
 
     Args:
         features: Paths of tables of numbers, one row per subject; also those that `asegstats2table`
@@ -216,7 +216,7 @@ def _side_by_side(tables, dropped):
 
 
 def _odd(clash):
-    """Return what to say of columns that tables repeat with other values for a few subjects."""
+    """Return the note on columns that tables repeat with different values of a few subjects."""
     differ = {
         column: np.any([other != first for other in others], axis=0)
         for column, (first, *others) in clash.items()

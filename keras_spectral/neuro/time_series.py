@@ -1,4 +1,4 @@
-"""Time series of regions or components: read, brought to one length, cut, correlated.
+"""Time series of regions or components: loading, padding, windows, connectivity.
 
 Letters: `n` subject, `t` time point, `r` region or component, `w` window.
 """
@@ -24,7 +24,7 @@ SUFFIXES = (".1d", ".csv", ".tsv", ".txt", ".npy", ".mat")
 STACKS = (".npz", ".npy")
 """Files with the series of all subjects."""
 IDS = ("subject_id", "subject", "id", "ids", "subjects")
-"""Names of the array of ids beside them; else it is the first with a value of its own for each."""
+"""Names of an array of ids; without one, the first array of unique values is taken as ids."""
 FLAT = 1e-6
 """A region is constant if it varies by less than this share of its largest value."""
 
@@ -54,21 +54,21 @@ def load_time_series(
         id_column: Column of the ids; `""` is the first one.
         where: Dictionary from column to the value, or values, of the subjects to keep.
         join: `"exact"`: every subject must have a series, and every series a subject. `"inner"`:
-            keep what both have.
+            keep the subjects that have both.
         pattern: Regular expression whose first group is the id in a file's name; `None` finds the
             id by itself, see `subjects.found_for`.
         variable: Name of the array in `.mat` or `.npz` files that hold several.
-        length: What to do with unequal lengths: `"pad"` to the longest with zeros, which the models
-            mask; `"crop"` to the shortest; or a number of time points.
-        standardize: Bring every region of every subject to mean 0 and standard deviation 1 over its
-            own time points. Nothing is fitted on other subjects.
+        length: `"pad"`: pad to the longest series with zeros, which the models mask; `"crop"`: crop
+            to the shortest; or a number of time points, to which series are padded or cropped.
+        standardize: Standardise every region of every subject to mean 0 and standard deviation 1
+            over its own time points. No statistics of other subjects are used.
 
     Returns:
         `Subjects` with `x` a float32 array `[n, t, r]`; time points that are padded are 0 in every
         region, and at the end.
 
     Raises:
-        DataError: If something cannot be read or does not fit; the message says what.
+        DataError: If a file cannot be read, or files and phenotype do not fit.
     """
     everybody, _ = phenotype_table(phenotype, id_column)
     stack = Path(source).suffix.lower() in STACKS and Path(source).is_file()
@@ -77,8 +77,8 @@ def load_time_series(
     else:
         found = files_of(source, SUFFIXES)
         names = [path.name for path in found]
-    table, places, dropped = matched(everybody, where, names, join, pattern)
-    series = {name: _one(found[k], variable) for name, k in zip(table.index, places, strict=True)}
+    table, indices, dropped = matched(everybody, where, names, join, pattern)
+    series = {name: _one(found[k], variable) for name, k in zip(table.index, indices, strict=True)}
     _require_regions(series)
     notes = _flat(series)
     lengths = [len(own) for own in series.values()]
@@ -94,10 +94,10 @@ def load_time_series(
 
 
 def windows(subjects, length, step=None):
-    """Cut every subject's series into windows: more examples, of fewer time points each.
+    """Cut every subject's series into windows: more examples, with fewer time points each.
 
-    Examples of one subject resemble each other: no fold may separate them, and groups have as many
-    independent members as subjects: give a `Study` the index of the phenotype as its `ids`.
+    Windows of one subject are not independent: they must be in the same fold, and permutations must
+    permute subjects. Pass the index of the phenotype to `Study` as `ids`.
 
     Args:
         subjects: `Subjects` with `x [n, t, r]`.
@@ -105,8 +105,8 @@ def windows(subjects, length, step=None):
         step: Time points between the beginnings of two windows; `None`: no overlap.
 
     Returns:
-        `Subjects` with one example per window, `[w, length, r]`, without those that are padded, and
-        the subject's row of the phenotype for each.
+        `Subjects` with one example per window, `[w, length, r]`, without padded windows, and the
+        row of its subject in the phenotype for each.
 
     Raises:
         DataError: If there is no such window.
@@ -120,16 +120,16 @@ def windows(subjects, length, step=None):
         )
     begins = range(0, x.shape[1] - length + 1, step)
     known = lengths_of(x)
-    places = [(i, begin) for i in range(len(x)) for begin in begins if begin + length <= known[i]]
-    if not places:
+    indices = [(i, begin) for i in range(len(x)) for begin in begins if begin + length <= known[i]]
+    if not indices:
         raise DataError(
             "`length` must be at most the time points of some subject, without padding. "
             f"Received: length={length}, for at most {known.max()}."
         )
-    owner = [i for i, _ in places]
+    owner = [i for i, _ in indices]
     rows = phenotype.iloc[owner]
     rows.attrs = phenotype.attrs
-    return Subjects(np.stack([x[i, b : b + length] for i, b in places]), y[owner], rows)
+    return Subjects(np.stack([x[i, b : b + length] for i, b in indices]), y[owner], rows)
 
 
 def connectivity(subjects, kind="correlation"):
@@ -144,8 +144,8 @@ def connectivity(subjects, kind="correlation"):
         As given: `Subjects`, or an array, with `x` a float32 array `[n, r (r - 1) / 2]`.
 
     Raises:
-        DataError: If `kind` is another one. nilearn's `"tangent"` is fitted on all subjects, so it
-            would carry what it learned of test subjects into training.
+        DataError: If `kind` is another one. nilearn's `"tangent"` is fitted on all subjects, test
+            subjects included, so it is not allowed.
 
     Source:
         nilearn's `ConnectivityMeasure`, with its shrunk covariance (Ledoit and Wolf 2004).
@@ -169,7 +169,7 @@ def connectivity(subjects, kind="correlation"):
 
 
 def lengths_of(x):
-    """Return the time points of each subject before padding: an integer array `[n]`.
+    """Return the number of time points of each subject without padding, an integer array `[n]`.
 
     Args:
         x: Array `[n, t, r]`, padded with zeros at the end.
@@ -179,7 +179,7 @@ def lengths_of(x):
 
 
 def _stack(source, variable, everybody):
-    """Read `(list of series, ids)`: those beside them, else the ids of the phenotype."""
+    """Return `(list of series, ids)`; without ids in the file, those of the phenotype."""
     held = _arrays_of(Path(source))
     cubes = {name: array for name, array in held.items() if array.ndim == 3}
     cube = _chosen(cubes, variable, source, "an array [subjects, time, regions]")
@@ -224,7 +224,7 @@ def _values(path, variable):
     separator = "\t" if suffix == ".tsv" else ","
     table = pd.read_csv(path, sep=separator, header=None, dtype=str, index_col=False)
     head = pd.to_numeric(table.iloc[0], errors="coerce").isna()
-    if head.any():  # a header; a column without a name before the others numbers the rows
+    if head.any():  # a header; a first column without a name holds row numbers
         numbered = pd.isna(table.iloc[0, 0])
         table = table.iloc[1:, 1 if numbered else 0 :]
     return table.astype(float).to_numpy()

@@ -505,7 +505,7 @@ def test_masks_that_cannot_be_meant_are_an_error(load, values, tmp_path):
 
 
 def test_a_long_reading_says_how_long_it_takes(load, monkeypatch, capsys):
-    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "REPORT_AFTER", 0.0)
     load()
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith("Reading 4 volumes: about ") for line in said)
