@@ -63,6 +63,6 @@ for a, b in COMPARED:
 figure = ks.analysis.figures.z_map(probe.log, *COMPARED[0], summary="frobenius_norm")
 figure.savefig(OUT / "02_freesurfer_mlp.png", dpi=150)
 
-# How to read it: a row is a matrix of the network, a column a look at it, a colour how far the two
+# How to read it: a row is a matrix of the network, a column an evaluation, a colour how far the two
 # sites differ, in units of what random groups of their sizes differ by. Dots along a whole row are
 # a finding (here in what enters both hidden layers), single dots are expected.

@@ -35,7 +35,7 @@ TARGET, GROUPS = "diagnosis", ["site"]
 # TARGET, GROUPS = "group", ["sex"]
 # (Crops, which have no millimetres in common, need `space="centre"` below.)
 
-# %% Volumes stay on disk, are brought to one grid when asked for, and are never all in memory.
+# %% Volumes stay on disk, are resampled to one grid when read, and are never all in memory.
 x, y, phenotype = load_volumes(VOLUMES, LABELS, TARGET, join="inner")
 train, test = train_test_split(range(len(y)), test_size=0.25, stratify=y, random_state=0)
 
