@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from keras_spectral.analysis.permutation import known_mean
 from keras_spectral.errors import ComparisonError
 from keras_spectral.groups import ALL
 from keras_spectral.log.summary import size_corrected_norms
@@ -80,8 +81,7 @@ def pairing(log, a, b, summaries, steps=None, **keys):
     """Return the records of two groups of a log, at the steps where permutations were recorded.
 
     If the log has permutations of both groups, only the runs and steps at which these were
-    recorded are kept, so that the observed and the permuted values are averages of the same
-    moments.
+    recorded are used, so that observed and permuted values are means over the same moments.
 
     Args:
         log: A `SpectralLog`.
@@ -122,7 +122,7 @@ def mean_over_moments_and_runs(values):
     Returns:
         Array `[m, …]`.
     """
-    return mean_over_runs(_mean(values, axis=2)[:, :, None])[:, 0]
+    return mean_over_runs(known_mean(values, axis=2)[:, :, None])[:, 0]
 
 
 def mean_over_runs(values):
@@ -134,14 +134,7 @@ def mean_over_runs(values):
     Returns:
         Array `[m, t, …]`.
     """
-    return _mean(values, axis=1)
-
-
-def _mean(values, axis):
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=axis)
-    count = known.sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return known_mean(values, axis=1)
 
 
 def _require_two_groups(log, a, b):

@@ -30,7 +30,7 @@ def permutation_p(values, tolerance):
     Source: Phipson and Smyth, "Permutation p-values should never be zero", Stat. Appl. Genet.
     Mol. Biol. 9(1), 2010.
     """
-    distance = np.abs(values - row_mean(values)[:, None])
+    distance = np.abs(values - known_mean(values)[:, None])
     extreme = distance >= distance[:, :1] - tolerance[:, None]
     count = (~np.isnan(values)).sum(axis=1)
     return np.where(_testable(values), extreme.sum(axis=1) / np.maximum(count, 1), np.nan)
@@ -49,7 +49,7 @@ def z_scores(values, tolerance):
     null = values[:, 1:]
     spread = _deviation(null, ddof=1)
     known = spread > tolerance
-    return (values[:, 0] - row_mean(null)) / np.where(known, spread, np.nan)
+    return (values[:, 0] - known_mean(null)) / np.where(known, spread, np.nan)
 
 
 def max_t_adjusted_p(values, tolerance):
@@ -73,7 +73,7 @@ def max_t_adjusted_p(values, tolerance):
     tested = (spread > tolerance) & ~np.isnan(p)
     if not tested.any():
         return p
-    score = np.abs(values - row_mean(values)[:, None])[tested] / spread[tested, None]
+    score = np.abs(values - known_mean(values)[:, None])[tested] / spread[tested, None]
     score = score[:, ~np.isnan(score).all(axis=0)]  # without labellings that have no value
     largest = np.nan_to_num(score, nan=-np.inf).max(axis=0)
     slack = (tolerance[tested] / spread[tested])[:, None]
@@ -104,16 +104,16 @@ def false_discovery_rates(p):
     return q
 
 
-def row_mean(values):
-    """Return the mean over the last axis without NaN; NaN where all values are NaN."""
+def known_mean(values, axis=-1):
+    """Return the mean over an axis without NaN; NaN where all values are NaN."""
     known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    count = known.sum(axis=-1)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    count = known.sum(axis=axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _deviation(values, ddof):
-    squares = row_mean((values - row_mean(values)[:, None]) ** 2)
+    squares = known_mean((values - known_mean(values)[:, None]) ** 2)
     count = (~np.isnan(values)).sum(axis=1)
     return np.sqrt(np.where(count > ddof, squares * count / np.maximum(count - ddof, 1), np.nan))
 

@@ -56,5 +56,5 @@ class Progress(contextlib.AbstractContextManager):
         )
         self._bar.update(self._task.id, description=text, completed=done, total=done + ahead)
         if self._bar.disable and epoch + 1 == plan.epochs:
-            left = timedelta(seconds=round(self._task.elapsed / done * ahead))
+            left = timedelta(seconds=round((self._task.elapsed or 0) / done * ahead))
             click.echo(f"{text}, about {left} left", err=True)

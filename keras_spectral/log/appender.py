@@ -96,7 +96,7 @@ class _TableAppender:
             os.truncate(self._path, size)
 
     def _continue_file(self):
-        text, whole = _contents(self._path)
+        text, size = _contents(self._path)
         header = text.partition(b"\n")[0].decode(errors="replace").strip().split(",")
         missing = [key for key in self._keys if key not in header]
         if missing or b"\n" not in text:
@@ -104,8 +104,8 @@ class _TableAppender:
                 "`append=True` must be used with a log file. "
                 f"Received: {self._path}, without the columns {missing}. Try another file name."
             )
-        self.truncate(whole)
-        if whole:
+        self.truncate(size)
+        if size:
             held = read_columns(self._path, self._keys)
             self._columns = list(held.columns)
             self._written = set(held[self._keys].itertuples(index=False, name=None))
@@ -127,11 +127,11 @@ def _contents(path):
     data = path.read_bytes()
     if path.suffix != ".gz":
         return data, data.rfind(b"\n") + 1
-    text, whole = b"", 0
-    while whole < len(data):
+    text, size = b"", 0
+    while size < len(data):
         member = zlib.decompressobj(wbits=31)
         try:
-            text += member.decompress(data[whole:])
+            text += member.decompress(data[size:])
         except zlib.error as error:
             raise LogError(
                 f"`append=True` must be used with a log file. Received: {path}, which cannot be "
@@ -139,5 +139,5 @@ def _contents(path):
             ) from error
         if not member.eof:
             break
-        whole = len(data) - len(member.unused_data)
-    return text, whole
+        size = len(data) - len(member.unused_data)
+    return text, size

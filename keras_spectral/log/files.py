@@ -211,7 +211,7 @@ def _require_whole_lines(path):
     if fields and (not tail.endswith(b"\n") or last.count(b",") < fields):
         raise ValueError(
             "its last line is cut off (did a run crash, or the disk fill up?). Everything before "
-            f"that line is whole: delete the last line, which begins with {last[:60]!r}"
+            f"that line is complete: delete the last line, which begins with {last[:60]!r}"
         )
 
 

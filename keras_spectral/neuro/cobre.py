@@ -42,7 +42,7 @@ PROGRESS_EVERY = 2.0
 def cobre_phenotype(source):
     """Read COBRE's phenotype, print what was dropped, and return the enrolled subjects.
 
-    Columns are renamed as `COLUMNS` says: `Current Age` (years) to `age`, `Gender` to `sex`
+    Columns are renamed as in `COLUMNS`: `Current Age` (years) to `age`, `Gender` to `sex`
     (Female, Male), `Handedness` to `handedness` (Both, Left, Right), `Subject Type` to `group`
     (Control, Patient), `Diagnosis` to `diagnosis` (DSM-IV code of a patient, the text "None" of
     a control). Subjects who are "Disenrolled" are dropped.
@@ -76,7 +76,7 @@ def cobre_files(folder):
     Returns:
         DataFrame of text indexed by the 7-digit id: the phenotype as `cobre_phenotype` has it, also
         `frames_ok`, `fd` and `fd_scrubbed` (mm) where the table has them, and the paths `fmri` and
-        `confounds`. Subjects without both files are dropped, and the printed line says so.
+        `confounds`. Subjects without both files are dropped, and counted in the printed line.
 
     Raises:
         DataError: If there is no phenotype of COBRE, or no subject has both files.
@@ -110,7 +110,7 @@ def cobre_time_series(folder, atlas, out):
 
     Args:
         folder: As for `cobre_files`.
-        atlas: Path of a labels image in MNI space: a whole number per voxel, 0 outside of regions.
+        atlas: Path of a labels image in MNI space: a whole number per voxel, 0 outside regions.
             It is resampled to the volumes; nilearn warns of regions that are lost by resampling.
         out: Folder to write to, created if it does not exist. Rows are volumes (2 s apart), columns
             are regions, named `region 1` and so on by their number in `atlas`.
@@ -143,9 +143,9 @@ def cobre_time_series(folder, atlas, out):
 
 def _enrolled(source):
     table = label_table(source, "")
-    names = {name.lower(): ours for name, ours in COLUMNS.items()}
+    names = {name.lower(): new for name, new in COLUMNS.items()}
     renamed = table.rename(columns=lambda name: names.get(name.lower(), name))
-    missing = [name for name, ours in COLUMNS.items() if ours in REQUIRED and ours not in renamed]
+    missing = [name for name, new in COLUMNS.items() if new in REQUIRED and new not in renamed]
     if missing:
         raise DataError(
             "COBRE's phenotype must have the columns of its release. "
@@ -159,8 +159,8 @@ def _enrolled(source):
             f"COBRE's Subject Type must be {', '.join(GROUPS)} or {DISENROLLED}. "
             f"Received: {source}, with {counted(sorted(other), 'other value')}."
         )
-    kept, dropped = phenotype_table(renamed, "", where={"group": GROUPS})
-    return len(renamed), kept, dropped
+    enrolled, dropped = phenotype_table(renamed, "", where={"group": GROUPS})
+    return len(renamed), enrolled, dropped
 
 
 def _seven_digits(name, source):

@@ -123,11 +123,11 @@ def found_for(ids, names, pattern=None):
     return {subject: found[subject][0] for subject in ids if subject in found}
 
 
-def matched(everybody, where, names, join, pattern):
+def matched(all_subjects, where, names, join, pattern):
     """Select subjects, and find the data of each by its name.
 
     Args:
-        everybody: DataFrame of text indexed by id, as `phenotype_table` returns it.
+        all_subjects: DataFrame of text indexed by id, as `phenotype_table` returns it.
         where: As in `phenotype_table`.
         names: Names of files, or ids of the parts of one file.
         join: As in `joined`. Data of subjects that `where` excludes are not an error.
@@ -140,12 +140,12 @@ def matched(everybody, where, names, join, pattern):
     Raises:
         DataError: As `phenotype_table`, `found_for` and `joined` do.
     """
-    kept, dropped = phenotype_table(everybody, "", where)
-    indices = found_for(list(everybody.index), names, pattern)
+    selected, dropped = phenotype_table(all_subjects, "", where)
+    indices = found_for(list(all_subjects.index), names, pattern)
     used = set(indices.values())
     unused = [name for index, name in enumerate(names) if index not in used]
-    kept = joined(kept, indices, unused, join, dropped)
-    return kept, [indices[subject] for subject in kept.index], dropped
+    selected = joined(selected, indices, unused, join, dropped)
+    return selected, [indices[subject] for subject in selected.index], dropped
 
 
 def joined(phenotype, found, unused, join, dropped):
@@ -169,7 +169,7 @@ def joined(phenotype, found, unused, join, dropped):
     without = [subject for subject in phenotype.index if subject not in found]
     missing = [f"{_number(without)} without data ({shown(without)})"] if without else []
     if unused:
-        missing.append(f"data of nobody in the phenotype: {shown(unused)}")
+        missing.append(f"data without a subject in the phenotype: {shown(unused)}")
     if missing and (join == "exact" or not found):
         inner = ' Try `join="inner"` (`--inner-join`) to keep those.' if found else ""
         raise DataError(

@@ -103,25 +103,25 @@ def load_tables(features, phenotype, target, id_column="", *, where=None, join="
     given = isinstance(phenotype, pd.DataFrame)
     paths = _distinct_paths(features, *([] if given else [phenotype]))
     paths, name = (paths, "phenotype") if given else (paths[:-1], paths[-1].name)
-    everybody, _ = phenotype_table(phenotype, id_column)
-    kept, dropped = phenotype_table(everybody, id_column, where)
-    joined = _joined(paths, id_column, name, everybody, kept, join, dropped)
+    all_subjects, _ = phenotype_table(phenotype, id_column)
+    selected, dropped = phenotype_table(all_subjects, id_column, where)
+    joined = _joined(paths, id_column, name, all_subjects, selected, join, dropped)
     target_column(joined, target)
     return with_target(joined.features, joined.labels, target, joined.report)
 
 
-def _joined(paths, id_column, labels_name, everybody, kept, join, dropped):
+def _joined(paths, id_column, labels_name, all_subjects, selected, join, dropped):
     found = {path.name: feature_table(path, id_column) for path in paths}
-    left_out = everybody.index.difference(kept.index)
+    left_out = all_subjects.index.difference(selected.index)
     wanted = {name: table.drop(index=left_out, errors="ignore") for name, table in found.items()}
-    ids, absent = _joined_ids(wanted | {labels_name: kept}, join)
+    ids, absent = _joined_ids(wanted | {labels_name: selected}, join)
     dropped += absent
     tables = {name: _numbers(name, table, dropped) for name, table in found.items()}
     values, odd = _side_by_side({name: t.loc[ids] for name, t in tables.items()}, dropped)
     _require_finite(values)
     values = _varying(values, dropped)
-    report = _report(tables, labels_name, everybody, values, dropped) + odd
-    return Joined(values, kept.loc[ids], report)
+    report = _report(tables, labels_name, all_subjects, values, dropped) + odd
+    return Joined(values, selected.loc[ids], report)
 
 
 def _distinct_paths(features, *labels):

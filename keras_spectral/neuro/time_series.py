@@ -70,14 +70,14 @@ def load_time_series(
     Raises:
         DataError: If a file cannot be read, or files and phenotype do not fit.
     """
-    everybody, _ = phenotype_table(phenotype, id_column)
+    all_subjects, _ = phenotype_table(phenotype, id_column)
     stack = Path(source).suffix.lower() in STACKS and Path(source).is_file()
     if stack:
-        found, names = _stack(source, variable, everybody)
+        found, names = _stack(source, variable, all_subjects)
     else:
         found = files_of(source, SUFFIXES)
         names = [path.name for path in found]
-    table, indices, dropped = matched(everybody, where, names, join, pattern)
+    table, indices, dropped = matched(all_subjects, where, names, join, pattern)
     series = {name: _one(found[k], variable) for name, k in zip(table.index, indices, strict=True)}
     _require_regions(series)
     notes = _flat(series)
@@ -178,7 +178,7 @@ def lengths_of(x):
     return x.shape[1] - np.argmax(there[:, ::-1], axis=1)
 
 
-def _stack(source, variable, everybody):
+def _stack(source, variable, all_subjects):
     """Return `(list of series, ids)`; without ids in the file, those of the phenotype."""
     held = _arrays_of(Path(source))
     cubes = {name: array for name, array in held.items() if array.ndim == 3}
@@ -188,8 +188,8 @@ def _stack(source, variable, everybody):
     unique = [a for a in alike if a.dtype.kind in "iuUSO" and len(set(a.tolist())) == len(a)]
     for ids in named or unique:
         return list(cube), [str(name) for name in ids.tolist()]
-    _require_same_number(source, cube, everybody)
-    return list(cube), list(everybody.index)
+    _require_same_number(source, cube, all_subjects)
+    return list(cube), list(all_subjects.index)
 
 
 def _one(found, variable):
@@ -276,11 +276,11 @@ def _chosen(arrays, variable, path, what):
     return next(iter(arrays.values()))
 
 
-def _require_same_number(source, cube, everybody):
-    if len(cube) != len(everybody):
+def _require_same_number(source, cube, all_subjects):
+    if len(cube) != len(all_subjects):
         raise DataError(
             "An array without ids must have one series per row of the phenotype, in its order. "
-            f"Received: {source}, with {len(cube)} series for {len(everybody)} rows. "
+            f"Received: {source}, with {len(cube)} series for {len(all_subjects)} rows. "
             "Try an `.npz` file with the ids beside the array."
         )
 

@@ -180,9 +180,9 @@ def load_volumes(
         (2, 4, 5, 6, 1)
     """
     _require_options(space, grid, voxel_size)
-    everybody, _ = phenotype_table(phenotype, id_column)
+    all_subjects, _ = phenotype_table(phenotype, id_column)
     files = _files(source)
-    table, indices, dropped = matched(everybody, where, _names(files), join, pattern)
+    table, indices, dropped = matched(all_subjects, where, _names(files), join, pattern)
     paths = tuple(files[index].absolute() for index in indices)
     headers = _of_each(paths, header)
     notes = orientations(table.index, headers)

@@ -35,14 +35,16 @@ def drawn_series(log, quantity, layers, limit, ranks=False):
     if ranks and layers is None:
         is_matrix = np.isfinite(chosen.sigma[:, 1:]).any(axis=1)
         is_matrix = pd.Series(is_matrix, rows.index).groupby([rows["layer"], rows["weight"]])
-        kept = is_matrix.transform("any")
-        rows = rows[kept] if kept.any() else rows
+        is_matrix = is_matrix.transform("any")
+        rows = rows[is_matrix] if is_matrix.any() else rows
     pairs = list(rows[["layer", "weight"]].drop_duplicates().itertuples(index=False, name=None))
     series = [(*pair, title) for pair, title in zip(pairs, series_names(pairs), strict=True)]
     if layers is not None or len(series) <= limit:
         return series, ""
-    kept = np.unique(np.linspace(0, len(series) - 1, limit).round().astype(int))
-    return [series[j] for j in kept], f"{limit} of {len(series)} weights shown; choose by `layers=`"
+    drawn = np.unique(np.linspace(0, len(series) - 1, limit).round().astype(int))
+    return [
+        series[j] for j in drawn
+    ], f"{limit} of {len(series)} weights shown; choose by `layers=`"
 
 
 def drawn_groups(log, groups):
@@ -191,8 +193,8 @@ def permutation_bands(permuted, steps, low=0.025, high=0.975):
         `low` and `high`.
     """
     keys = ["layer", "weight", "group", "step"]
-    kept = permuted[permuted["step"].isin(steps)]
-    per_run = kept.groupby([*keys, "permutation", "run"])["value_1"].mean()
+    at_steps = permuted[permuted["step"].isin(steps)]
+    per_run = at_steps.groupby([*keys, "permutation", "run"])["value_1"].mean()
     means = per_run.groupby([*keys, "permutation"]).mean().groupby(keys)
     bands = pd.DataFrame({"low": means.quantile(low), "high": means.quantile(high)})
     return {key: band.droplevel(keys[:3]) for key, band in bands.groupby(keys[:3])}

@@ -15,7 +15,7 @@ smooth. The planted differences, and no others, are:
   times as wide. The fields change over a few voxels, as ringing does. Their mean is equal.
 
 Where every volume is brought to mean 0 and standard deviation 1, as `load_volumes` does, its norm
-says nothing any more, but both differences remain: the ventricles beside the tissue, and, in the
+carries no information, but both differences remain: the ventricles relative to tissue, and, in the
 patches that a convolution sees, the group's variation within a patch.
 """
 
