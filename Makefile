@@ -30,7 +30,7 @@ $(INSTALLED): requirements.lock pyproject.toml $(COMPILED)
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(INSTALLED)  ## train a small network and look at its groups
+demo: $(INSTALLED)  ## train a small network and compare its groups
 	.venv/bin/keras-spectral demo
 
 # Two workers share the cores: threads of theirs would only wait for each other.
@@ -48,14 +48,14 @@ examples: $(INSTALLED)  ## run every example on simulated data; figures in runs/
 check: $(INSTALLED)  ## format, lint, types, floors
 	scripts/check
 
-bench: $(INSTALLED)  ## what looking costs
+bench: $(INSTALLED)  ## the overhead of recording
 	$(PYTHON) -m benchmarks.overhead
 
 bench-scale: $(INSTALLED)  ## how that grows with width, rows, groups and layers
 	$(PYTHON) -m benchmarks.scale
 
 # .venv is for what it compiles: peers share this folder, and so the library in it.
-bench-peers: $(INSTALLED) $(PEERS)  ## what looking costs by other means, in PyTorch and TensorFlow
+bench-peers: $(INSTALLED) $(PEERS)  ## the overhead of other tools, in PyTorch and TensorFlow
 	.venv-peers/bin/python -m benchmarks.peers
 
 $(PEERS): benchmarks/peers/requirements.lock

@@ -3,7 +3,7 @@
 You will learn to train a Keras model that records spectra, to read one of them, and to see whether
 two groups differ by more than chance. The data is simulated: 378 connectivity values of each of 90
 subjects, half of them patients. Subjects of site B vary more than those of site A along three
-directions. The network is told the diagnosis, never the site.
+directions. The network is trained on the diagnosis, never on the site.
 """
 
 # %%
@@ -34,14 +34,14 @@ outputs = keras.layers.Dense(2, activation="softmax", name="output")(hidden)
 model = ks.SpectralModel(inputs, outputs)
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], spectra=1)
 
-# %% `groups` says who is who. `relabelings` adds groups of the same sizes, drawn at random.
-model.fit(x, y, groups=ks.relabelings(site, n=99), epochs=60, batch_size=len(x), verbose=0)
+# %% `groups` are labels of the subjects. `permutations` adds random groups of the same sizes.
+model.fit(x, y, groups=ks.permutations(site, n=99), epochs=60, batch_size=len(x), verbose=0)
 
 # %% Every step is in the log: the singular values of each layer, quantity and group.
 log = model.spectral_log
 print(log.singular_values("hidden_1", "gradient", group="site B", step=0)[:5])
 
-# %% Do the sites differ by more than chance? A mean over all steps, against the relabelings.
+# %% Do the sites differ by more than chance? A mean over all steps, against the permutations.
 table = ks.analysis.compare_groups(log, "site B", "site A", summaries="spectral_norm")
 print(table[["layer", "quantity", "corrected_a", "corrected_b", "z", "p", "p_adjusted"]].round(3))
 
@@ -49,7 +49,6 @@ print(table[["layer", "quantity", "corrected_a", "corrected_b", "z", "p", "p_adj
 figure = ks.analysis.figures.trajectories(log, quantity="activation")
 figure.savefig(OUT / "00_quickstart.png", dpi=150)
 
-# How to read it: each panel is a layer, a line the largest singular value of what the subjects of
-# one site send into it, and the band is where 95 % of random groups of that size lie. Site B lies
-# above its band at every step and in every layer, so it differs in the data, and the network passes
-# that on.
+# How to read it: each panel is a layer, a line the largest singular value of its activation for the
+# subjects of one site, and the band holds 95 % of random groups of that size. Site B lies above its
+# band at every step and in every layer: the data differ, and so do the activations of all layers.

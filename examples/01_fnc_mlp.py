@@ -1,8 +1,8 @@
 """Functional connectivity and an MLP: how patients and controls teach the same network.
 
-You will learn to load tables by id, to hold out test subjects, to look at the same subjects before
-every epoch (`SpectralProbe`) and to write what every training step recorded (`SpectralCSVLogger`).
-The data is simulated: connectivity tables of 90 subjects as CSV files. COBRE's tables of the MLSP
+You will learn to load tables by id, to hold out test subjects, to evaluate the same subjects before
+every epoch (`SpectralProbe`) and to write every training step to a file (`SpectralCSVLogger`). The
+data is simulated: connectivity tables of 90 subjects as CSV files. COBRE's tables of the MLSP
 2014 competition, or your own, take their place in the second cell.
 """
 
@@ -44,7 +44,7 @@ model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], s
 
 # %% Batches differ from step to step. The probe compares groups on all training subjects, always.
 groups = phenotype[GROUPS].iloc[train]
-probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.relabelings(groups, n=99))
+probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.permutations(groups, n=99))
 model.fit(
     x[train],
     y[train],
@@ -66,5 +66,5 @@ figure.savefig(OUT / "01_fnc_mlp.png", dpi=150)
 
 # How to read it: a line is the largest singular value of the gradient that flows through patients
 # or controls, and its band is where 95 % of random groups of that size lie. Diagnosis is what the
-# network is trained to tell apart, and that alone takes both lines out of their bands: look at
-# where and when the classes pull apart, and do not take it for a difference beyond the task.
+# network is trained to tell apart, and that alone takes both lines out of their bands: the figure
+# shows where and when the classes separate, not a difference beyond the task.

@@ -49,7 +49,7 @@ model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], s
 
 # %% Only the probe records (`spectra=None` above). A table of groups has a column per factor.
 groups = group_columns(phenotype, GROUPS).iloc[train]
-probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.relabelings(groups, n=99))
+probe = ks.callbacks.SpectralProbe(x[train], y[train], groups=ks.permutations(groups, n=99))
 model.fit(x[train], y[train], epochs=30, batch_size=16, callbacks=[probe], verbose=0)
 print(model.evaluate(x[test], y[test], verbose=0, return_dict=True))
 
@@ -63,6 +63,6 @@ for a, b in COMPARED:
 figure = ks.analysis.figures.z_map(probe.log, *COMPARED[0], summary="frobenius_norm")
 figure.savefig(OUT / "02_freesurfer_mlp.png", dpi=150)
 
-# How to read it: a row is a matrix of the network, a column a look at it, a colour how far the two
+# How to read it: a row is a matrix of the network, a column an evaluation, a colour how far the two
 # sites differ, in units of what random groups of their sizes differ by. Dots along a whole row are
 # a finding (here in what enters both hidden layers), single dots are expected.

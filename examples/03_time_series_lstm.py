@@ -63,4 +63,4 @@ figure.savefig(OUT / "03_time_series_lstm.png", dpi=150)
 # How to read it: a row is a weight of the forward LSTM, a column a training step, and a line all
 # singular values of the gradient that flows through one site: the steeper it falls, the fewer
 # directions are taught. There are no bands here, so the figure shows shapes; whether sites differ
-# by more than chance is a question for relabelings, as in the next example.
+# by more than chance is a question for permutations, as in the next example.

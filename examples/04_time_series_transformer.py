@@ -1,7 +1,7 @@
 """Time series and a Transformer: follow a difference through the layers.
 
-You will learn what is captured of each layer (`coverage`), to choose layers, quantities and when to
-look, and to map effective ranks from the input to the output. The data is simulated: 100 subjects
+You will learn what is captured of each layer (`coverage`), to choose layers, quantities and
+recorded steps, and to map effective ranks from input to output. The data is simulated: 100 subjects
 with 120 time points of 20 regions, where three networks of regions fluctuate more at site B. Your
 own folder, or COBRE's regions, take their place in the second cell.
 """
@@ -42,13 +42,13 @@ model = ks.SpectralModel.from_model(plain)
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], spectra=None)
 print(ks.coverage(model)[["layer", "weight", "how"]].to_string(index=False))
 
-# %% The probe looks at what enters each layer: layers by pattern, one quantity, every other epoch.
+# %% The probe records the input of each layer: layers by pattern, one quantity, every other epoch.
 # Query, key and value of a block have the same activation, so the last of them is enough.
 layers = ["embedding", "*/value", "*/attention_output", "hidden_*", "back_*", "output"]
 probe = ks.callbacks.SpectralProbe(
     x[train],
     y[train],
-    groups=ks.relabelings(phenotype[GROUPS].iloc[train], n=99),
+    groups=ks.permutations(phenotype[GROUPS].iloc[train], n=99),
     every=2,
     spectra=ks.Spectra(layers=layers, quantities="activation"),
 )
@@ -59,7 +59,8 @@ print(model.evaluate(x[test], y[test], verbose=0, return_dict=True))
 figure = ks.analysis.figures.z_map(probe.log, *COMPARED, summary="effective_rank")
 figure.savefig(OUT / "04_time_series_transformer.png", dpi=150)
 
-# How to read it: rows go from the network's input to its output, columns from the first look to the
-# last, and purple says that the activations of site B have fewer directions than those of random
-# groups of its size. What was planted in the data stays in the first row, and most layers pass it
-# on before training; training, which asks for the diagnosis alone, makes it fade in most of them.
+# How to read it: rows go from the network's input to its output, columns from the first evaluation
+# to the last, and purple says that the activations of site B have fewer directions than those of
+# random groups of its size. What was planted in the data stays in the first row, and most layers
+# pass it on before training; training, which asks for the diagnosis alone, makes it fade in most of
+# them.

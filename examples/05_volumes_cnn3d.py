@@ -35,7 +35,7 @@ TARGET, GROUPS = "diagnosis", ["site"]
 # TARGET, GROUPS = "group", ["sex"]
 # (Crops, which have no millimetres in common, need `space="centre"` below.)
 
-# %% Volumes stay on disk, are brought to one grid when asked for, and are never all in memory.
+# %% Volumes stay on disk, are resampled to one grid when read, and are never all in memory.
 x, y, phenotype = load_volumes(VOLUMES, LABELS, TARGET, join="inner")
 train, test = train_test_split(range(len(y)), test_size=0.25, stratify=y, random_state=0)
 
@@ -46,7 +46,7 @@ def dataset(rows):
 
 
 # %% Groups are attached before shuffling: they follow their volumes from then on.
-groups = ks.relabelings(phenotype[GROUPS].iloc[train], n=99)
+groups = ks.permutations(phenotype[GROUPS].iloc[train], n=99)
 batches = ks.with_groups(dataset(train), groups).shuffle(len(train)).batch(15)
 
 # %% Convolutions have many rows: record them alone, in the first step of every other epoch.

@@ -1,9 +1,9 @@
 """Auditing sites: does a network that learns the diagnosis treat two sites alike?
 
-You will learn to compare groups over the folds of a cross-validation, with one set of relabelings
+You will learn to compare groups over the folds of a cross-validation, with one set of permutations
 for all of them, and to write a report. The data is simulated: connectivity of 90 subjects, where
-the 30 of site B vary more than those of site A along three directions. The network is told the
-diagnosis, never the site.
+the 30 of site B vary more than those of site A along three directions. The network is trained
+on the diagnosis, never on the site.
 """
 
 # %%
@@ -34,11 +34,11 @@ SIMULATED = "Site B varies more than site A along three directions."  # real dat
 table, y, phenotype = load_tables(FEATURES, LABELS, TARGET, ID)
 x, classes = table.to_numpy("float32"), phenotype.attrs["classes"]
 
-# %% Drawn once, sliced in every fold: a relabelling is the same permutation of subjects throughout.
-groups = ks.relabelings(phenotype[GROUPS], n=99)
+# %% Drawn once, sliced in every fold: a permutation moves the same subjects throughout.
+groups = ks.permutations(phenotype[GROUPS], n=99)
 folds = StratifiedKFold(5, shuffle=True, random_state=0)
 
-# %% A plain Keras model per fold: a probe looks at any. It sees the training subjects of the fold.
+# %% A plain Keras model per fold: a probe works with any. It has the training subjects of the fold.
 logs = {}
 for fold, (train, test) in enumerate(folds.split(x, y)):
     scale = x[train].mean(axis=0), x[train].var(axis=0)
@@ -61,7 +61,7 @@ ks.analysis.report(log, OUT / "07_auditing_sites.html", a=COMPARED[0], b=COMPARE
 figure = ks.analysis.figures.z_map(log, *COMPARED, summary="frobenius_norm")
 figure.savefig(OUT / "07_auditing_sites.png", dpi=150)
 
-# How to read it: a row is a matrix of the network, a column a look at it, a colour how far the two
+# How to read it: a row is a matrix of the network, a column an evaluation, a colour how far the two
 # sites differ over all folds, in units of what random groups of their sizes differ by. Rows of dots
 # say that site B enters every layer with more spread and, early on, teaches the first layer harder;
 # that sites are treated unlike does not say yet that predictions suffer.

@@ -18,9 +18,9 @@ _HOME = {
     "check_layer": "capture.checking",
     "coverage": "capture.coverage",
     "introspect": "introspection",
+    "permutations": "groups",
     "read_log": "log",
     "register_layer": "capture.registry",
-    "relabelings": "groups",
     "with_groups": "batches",
 }
 _AFTER_KERAS = ("capture.", "introspection")

@@ -183,7 +183,7 @@ def grouped_dataset(dataset):
 
 
 def _registered(membership):
-    digest = hashlib.sha256(repr((membership.names, membership.relabeling.tolist())).encode())
+    digest = hashlib.sha256(repr((membership.names, membership.permutation.tolist())).encode())
     digest.update(np.packbits(membership.mask).tobytes())
     key = _KEY + digest.hexdigest()[:16]
     _TABLES[key] = membership

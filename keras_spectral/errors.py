@@ -6,14 +6,14 @@ SpectralError
 ├── SettingsError           a setting of `Spectra` or of a schedule
 ├── UnsupportedLayerError   a layer that cannot be captured, with `strict=True`
 ├── LayerRuleError          a registered function whose A and Δ do not fit its layer
-├── RecordingError          recording cannot go on (a full buffer, a distribution strategy)
+├── RecordingError          recording cannot go on (an unsupported strategy, a failed process)
 ├── LogError                a log without the wanted record, or a file that is not a log
 ├── ComparisonError         groups that cannot be compared
 └── DataError               tables that cannot be joined or trained on
 ```
 
-Every message says what was expected, what came, and what to do. All are also the built-in
-error that a Python programmer expects (`ValueError` unless noted), so `except ValueError` works.
+Every message states what was expected, what was received and a remedy. All are subclasses of
+`ValueError` too, except `RecordingError`, which is a `RuntimeError`.
 """
 
 
@@ -30,11 +30,11 @@ class SettingsError(SpectralError, ValueError):
 
 
 class UnsupportedLayerError(SpectralError, ValueError):
-    """A layer cannot be captured and `strict=True` was asked for."""
+    """A layer cannot be captured, and `strict=True` was set."""
 
 
 class LayerRuleError(SpectralError, ValueError):
-    """What was registered for a layer does not fit the layer."""
+    """The function registered for a layer returns matrices that do not fit the layer."""
 
 
 class RecordingError(SpectralError, RuntimeError):

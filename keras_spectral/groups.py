@@ -1,4 +1,4 @@
-"""Who belongs to which group: labels, columns or masks in, one boolean membership out.
+"""Membership of examples in groups, from labels, columns or masks, and its permutations.
 
 Letters: `n` example, `g` group. `ALL` is always recorded beside the groups and is not a column.
 """
@@ -25,23 +25,23 @@ class Membership:
     Attributes:
         names: Group labels as text, one per column of `mask`.
         mask: Boolean array `[n, g]`. Groups may overlap, and an example may be in none.
-        relabeling: Integer array `[g]`: 0 for a real group, `r >= 1` for the pseudo-group that
-            stands in for it in the `r`-th relabelling.
-        within_strata: Whether relabelings permute labels within strata only.
+        permutation: Integer array `[g]`: 0 for a real group, `r >= 1` for the group that replaces
+            it in the `r`-th permutation.
+        permuted_within_strata: Whether labels were permuted within strata only.
     """
 
     names: tuple[str, ...]
     mask: np.ndarray
-    relabeling: np.ndarray = field(default=None)  # type: ignore[assignment]
-    within_strata: bool = False
+    permutation: np.ndarray = field(default=None)  # type: ignore[assignment]
+    permuted_within_strata: bool = False
 
     def __post_init__(self):
-        if self.relabeling is None:
-            object.__setattr__(self, "relabeling", np.zeros(len(self.names), dtype=np.int32))
+        if self.permutation is None:
+            object.__setattr__(self, "permutation", np.zeros(len(self.names), dtype=np.int32))
         if len(self.names) > MAX_GROUPS:
             raise GroupsError(
                 f"`groups` must make at most {MAX_GROUPS} groups. Received: {len(self.names)}, "
-                f"the first being {list(self.names[:5])}. Try fewer relabelings, or bins for a "
+                f"the first being {list(self.names[:5])}. Try fewer permutations, or bins for a "
                 "numeric column: `pd.cut(age, 3)`."
             )
         if ALL in self.names:
@@ -49,11 +49,11 @@ class Membership:
                 f"`groups` must not use the label {ALL!r}: it names the whole batch, which is "
                 "always recorded. Try another label."
             )
-        columns = Counter(zip(self.names, self.relabeling.tolist(), strict=True))
+        columns = Counter(zip(self.names, self.permutation.tolist(), strict=True))
         repeated = [name for (name, _), times in columns.items() if times > 1]
         if repeated:
             raise GroupsError(
-                "`groups` must make groups with names of their own. "
+                "`groups` must make groups with unique names. "
                 f"Received: {repeated[0]!r} more than once. Try other column names."
             )
 
@@ -72,12 +72,12 @@ class Membership:
     @property
     def real_names(self):
         """Labels of the real groups, in column order."""
-        return tuple(np.asarray(self.names, dtype=object)[self.relabeling == 0])
+        return tuple(np.asarray(self.names, dtype=object)[self.permutation == 0])
 
     @property
-    def n_relabelings(self):
-        """Number of relabelings among the columns."""
-        return int(self.relabeling.max(initial=0))
+    def n_permutations(self):
+        """Number of permutations among the columns."""
+        return int(self.permutation.max(initial=0))
 
     @classmethod
     def of(cls, groups, n=None):
@@ -150,36 +150,36 @@ class Membership:
         )
 
 
-def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
-    """Return the groups together with `n` random relabelings of them: the null distribution.
+def permutations(groups, n=99, seed=0, subjects=None, within=None):
+    """Return the groups together with `n` random permutations of them: the null distribution.
 
-    Each relabelling permutes whole label rows over subjects, so group sizes, overlaps and the
+    Each permutation moves whole rows of labels between subjects, so group sizes, overlaps and the
     association between several factors stay as they are. The permutations are drawn once: slice
-    the result (`pseudo[train_rows]`) to use the same ones in every fold.
+    the result (`permuted[train_rows]`) to use the same ones in every fold.
 
     Args:
         groups: What `fit(groups=…)` accepts, for all examples of the study.
-        n: Number of relabelings. `n + 1` is the resolution of a p-value.
+        n: Number of permutations, at least 1. The smallest possible p-value is `1 / (n + 1)`.
         seed: Integer seed of the permutations.
         subjects: Vector with the subject of each example, if there are several examples (sessions,
             windows) per subject. `None`: each example is a subject.
-        strata: Vector with a label of each example, such as its diagnosis or site, that groups may
-            be associated with: labels are permuted among subjects of the same stratum only, so the
-            association stays as it is and cannot make a difference significant. Missing labels are
-            a stratum of their own. `None`: labels are permuted over all subjects.
+        within: Vector `[n]` with the stratum of each example, such as its diagnosis or site: groups
+            are permuted only among subjects of the same stratum, so an association of groups with
+            strata stays as it is and cannot make a difference significant. Missing labels form a
+            stratum of their own. `None`: groups are permuted over all subjects.
 
     Returns:
         A `Membership` with the real groups first, to pass as `groups`.
 
     Raises:
         GroupsError: If `n` is not positive, there are no groups, more than 512 groups would
-            result, labels differ within a subject, or strata leave nothing to permute.
+            result, labels differ within a subject, or `within` leaves nothing to permute.
 
     Example:
-        >>> pseudo = relabelings(["SZ", "HC", "HC"], n=2)
-        >>> pseudo.names
+        >>> permuted = permutations(["SZ", "HC", "HC"], n=2)
+        >>> permuted.names
         ('HC', 'SZ', 'HC', 'SZ', 'HC', 'SZ')
-        >>> pseudo.mask.sum(axis=0)
+        >>> permuted.mask.sum(axis=0)
         array([2, 1, 2, 1, 2, 1])
 
     Source: Winkler et al., "Multi-level block permutation", NeuroImage 123, 2015 (permutation
@@ -188,16 +188,17 @@ def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
     real = Membership.of(groups)
     if not isinstance(n, int) or n < 1:
         raise GroupsError(f"`n` must be a positive integer. Received: n={n!r}. Try n=99.")
-    if not real.names or real.n_relabelings:
+    if not real.names or real.n_permutations:
         raise GroupsError(
-            "`groups` must hold at least one group and no relabelings yet. "
+            "`groups` must hold at least one group and no permutations yet. "
             f"Received: names={real.names[:5]}. Try the vector of labels itself."
         )
     most = MAX_GROUPS // len(real.names) - 1
     if n > most >= 1:
         raise GroupsError(
-            f"`n` must be at most {most} for {len(real.names)} groups: with their relabelings they "
-            f"make at most {MAX_GROUPS}. Received: n={n}. Try n={most} (`--relabelings {most}`)."
+            f"`n` must be at most {most} for {len(real.names)} groups, so that these and their "
+            f"permutations make at most {MAX_GROUPS}. Received: n={n}. "
+            f"Try n={most} (`--permutations {most}`)."
         )
     subject_of, first_rows = _subjects(subjects, len(real))
     per_subject = real.mask[first_rows]
@@ -206,18 +207,18 @@ def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
         raise GroupsError(
             "`groups` must be constant within a subject to be permuted over subjects. "
             f"Received: different labels within the subject of row {bad}. Try one label per "
-            "subject; for conditions within subjects, `subjects=None` and the subjects as `strata`."
+            "subject; for conditions within subjects, `subjects=None` and the subjects as `within`."
         )
     labelled = np.flatnonzero(per_subject.any(axis=1))
     stratum = np.zeros(len(labelled), dtype=int)
-    if strata is not None:
-        stratum = _strata(strata, subject_of, first_rows)[labelled]
+    if within is not None:
+        stratum = _strata(within, subject_of, first_rows)[labelled]
         blocks = [labelled[stratum == value] for value in np.unique(stratum)]
         if all((per_subject[block] == per_subject[block[:1]]).all() for block in blocks):
             raise GroupsError(
-                "`strata` must leave something to permute: subjects of one stratum in different "
+                "`within` must leave something to permute: subjects of one stratum in different "
                 f"groups. Received: the groups {list(real.names[:5])}, each stratum within one of "
-                "them. Try other strata, or `strata=None`."
+                "them. Try another column, or `within=None`."
             )
     generator = np.random.default_rng(seed)
     masks = [real.mask]
@@ -225,39 +226,39 @@ def relabelings(groups, n=99, seed=0, subjects=None, strata=None):
         shuffled = per_subject.copy()
         shuffled[labelled] = per_subject[labelled[permutation_within(stratum, generator)]]
         masks.append(shuffled[subject_of])
-    relabeling = np.repeat(np.arange(n + 1, dtype=np.int32), len(real.names))
+    permutation = np.repeat(np.arange(n + 1, dtype=np.int32), len(real.names))
     mask = np.concatenate(masks, axis=1)
-    return Membership(real.names * (n + 1), mask, relabeling, strata is not None)
+    return Membership(real.names * (n + 1), mask, permutation, within is not None)
 
 
 def permutation_within(strata, generator):
-    """Return a random permutation that leaves everybody in their stratum.
+    """Return a random permutation that moves indices within their stratum only.
 
     Args:
-        strata: Integer vector `[n]`, the stratum of each.
+        strata: Integer array `[n]`, the stratum of each index.
         generator: NumPy `Generator`.
 
     Returns:
         Integer array `[n]`.
     """
-    places = np.arange(len(strata))
+    permuted = np.arange(len(strata))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        places[members] = generator.permutation(members)
-    return places
+        permuted[members] = generator.permutation(members)
+    return permuted
 
 
-def _strata(strata, subject_of, first_rows):
-    """Return a code `[subjects]` of the stratum of each subject."""
-    codes, _ = pd.factorize(np.asarray(strata), use_na_sentinel=False)
+def _strata(within, subject_of, first_rows):
+    """Return the stratum of each subject as an integer array `[subjects]`."""
+    codes, _ = pd.factorize(np.asarray(within), use_na_sentinel=False)
     if len(codes) != len(subject_of):
         raise GroupsError(
-            "`strata` must have one label per example. "
+            "`within` must have one label per example. "
             f"Received: {len(codes)} labels for {len(subject_of)} examples."
         )
     if (codes[first_rows][subject_of] != codes).any():
         raise GroupsError(
-            "`strata` must be constant within a subject. Received: different labels within the "
+            "`within` must be constant within a subject. Received: different labels within the "
             f"subject of row {np.flatnonzero(codes[first_rows][subject_of] != codes)[0]}."
         )
     return codes[first_rows]
@@ -288,7 +289,7 @@ def _columns(table):
 
 
 def _coded(labels):
-    """Return codes `[n]` and the text of each code: few different labels stand for many."""
+    """Return codes `[n]` and the text of each code; there are far fewer codes than examples."""
     if labels.dtype != object:
         codes, different = pd.factorize(labels, use_na_sentinel=False)
         return codes, [_as_text(label) for label in different]

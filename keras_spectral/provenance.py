@@ -1,4 +1,4 @@
-"""What made a log: versions, fingerprints, settings."""
+"""Provenance of a log: versions, fingerprints of model and data, settings."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from keras_spectral.errors import SettingsError
 
 PACKAGES = (keras_spectral, tf, keras, np, pd)
 FINGERPRINT_BYTES = 1 << 20
-"""Bytes of each array that enter its fingerprint, evenly spaced rows, so big data stays quick."""
+"""Bytes of each array that are hashed, in evenly spaced rows: limits the time for large arrays."""
 
 
 def provenance(model, settings, x, y, membership):
-    """Return what is needed to tell where a log came from.
+    """Return the provenance of a log that is about to be recorded.
 
     Args:
         model: The model, before training.
@@ -29,8 +29,8 @@ def provenance(model, settings, x, y, membership):
         membership: `Membership` of the examples.
 
     Returns:
-        Dictionary of plain data for JSON: `versions`, `python`, `platform`, `model`, `data`,
-        `settings`, `groups`, `relabelings`, `relabeled_within_strata`, `groups_are_target`,
+        Dictionary that JSON can hold: `versions`, `python`, `platform`, `model`, `data`,
+        `settings`, `groups`, `permutations`, `permuted_within`, `groups_are_target`,
         `coverage`.
     """
     return {
@@ -41,35 +41,36 @@ def provenance(model, settings, x, y, membership):
         "data": {"x": _fingerprints(x), "y": _fingerprints(y)},
         "settings": _settings(settings),
         "groups": {name: int(n) for name, n in _sizes(membership).items()},
-        "relabelings": membership.n_relabelings,
-        "relabeled_within_strata": membership.within_strata,
+        "permutations": membership.n_permutations,
+        "permuted_within": membership.permuted_within_strata,
         "groups_are_target": groups_are_target(membership, y),
         "coverage": _coverage(model),
     }
 
 
 def continued(before, new):
-    """Return what made a log that goes on.
+    """Return the provenance of a log to which another training is appended.
 
     Args:
-        before: What `provenance` returned before, or an empty dictionary.
-        new: What it returns now.
+        before: Provenance of the log so far, or an empty dictionary.
+        new: Provenance of the training that is appended.
 
     Returns:
-        Dictionary: the new one, with what is still true of the groups of former rows.
+        Dictionary: the new entries, with the groups, the target groups and the largest number of
+        permutations of both.
     """
-    kept = dict(new)
-    kept["groups"] = before.get("groups", {}) | new["groups"]
+    merged = dict(new)
+    merged["groups"] = before.get("groups", {}) | new["groups"]
     known = [*before.get("groups_are_target", []), *new["groups_are_target"]]
-    kept["groups_are_target"] = list(dict.fromkeys(known))
-    kept["relabelings"] = max(before.get("relabelings", 0), new["relabelings"])
-    strata = (before.get("relabeled_within_strata", False), new["relabeled_within_strata"])
-    kept["relabeled_within_strata"] = any(strata)
-    return before | kept
+    merged["groups_are_target"] = list(dict.fromkeys(known))
+    merged["permutations"] = max(before.get("permutations", 0), new["permutations"])
+    strata = (before.get("permuted_within", False), new["permuted_within"])
+    merged["permuted_within"] = any(strata)
+    return before | merged
 
 
 def groups_are_target(membership, y):
-    """Return the real groups that are exactly the classes that training is told about.
+    """Return the real groups that are exactly the classes of the target.
 
     Args:
         membership: `Membership` of the training examples.
@@ -87,15 +88,15 @@ def groups_are_target(membership, y):
         return []
     return [
         name
-        for name, column, relabeling in zip(
-            membership.names, membership.mask.T, membership.relabeling, strict=True
+        for name, column, permutation in zip(
+            membership.names, membership.mask.T, membership.permutation, strict=True
         )
-        if relabeling == 0 and any(np.array_equal(column, classes == v) for v in values)
+        if permutation == 0 and any(np.array_equal(column, classes == v) for v in values)
     ]
 
 
 def _sizes(membership):
-    sizes = membership.mask.sum(axis=0)[membership.relabeling == 0]
+    sizes = membership.mask.sum(axis=0)[membership.permutation == 0]
     return dict(zip(membership.real_names, sizes, strict=True))
 
 

@@ -63,21 +63,21 @@ def _constant_columns(plan, membership, n_groups):
     series = np.array(series, dtype=object).reshape(-1, 3)
     # Batches without groups, from `train_on_batch`, have no group but `all`.
     names = np.array([ALL, *membership.names], dtype=object)[:n_groups]
-    relabeling = np.concatenate([[0], membership.relabeling])[:n_groups]
+    permutation = np.concatenate([[0], membership.permutation])[:n_groups]
     return {
         "layer": series[None, :, 0, None],
         "weight": series[None, :, 1, None],
         "quantity": series[None, :, 2, None],
         "group": names[None, None, :],
-        "relabeling": relabeling[None, None, :],
+        "permutation": permutation[None, None, :],
     }
 
 
 def _as_log(rows, sigma):
-    real = (rows["relabeling"] == 0).to_numpy()
-    pseudo = None if real.all() else _summaries(rows[~real], sigma[~real])
-    kept = rows[real].drop(columns="relabeling").reset_index(drop=True)
-    return SpectralLog(kept, sigma[real], pseudo)
+    real = (rows["permutation"] == 0).to_numpy()
+    permuted = None if real.all() else _summaries(rows[~real], sigma[~real])
+    kept = rows[real].drop(columns="permutation").reset_index(drop=True)
+    return SpectralLog(kept, sigma[real], permuted)
 
 
 def _summaries(rows, sigma):

@@ -1,8 +1,8 @@
-"""Makes saved models loadable: registers our model classes with Keras once Keras is there.
+"""Registration of the model classes with Keras, so that `keras.models.load_model` knows them.
 
-`keras.models.load_model` knows only classes that have been imported. Importing them with the
-package would load TensorFlow for people who only read logs, so it happens when Keras is imported,
-before or after this package.
+The classes are registered when their module is imported. Importing it with the package would load
+TensorFlow for programs that only read logs, so it is imported together with Keras, whether Keras is
+imported before or after this package.
 """
 
 import importlib
@@ -22,7 +22,7 @@ def register_with_keras():
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):
-    """Finds Keras as everybody else does, and has our classes imported after it."""
+    """Finds Keras by the other finders, and imports the model classes after it."""
 
     def find_spec(self, fullname, path, target=None):
         if fullname != "keras":
@@ -30,11 +30,11 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _LoaderThenUs(spec.loader)
+            spec.loader = _LoaderWithModels(spec.loader)
         return spec
 
 
-class _LoaderThenUs(importlib.abc.Loader):
+class _LoaderWithModels(importlib.abc.Loader):
     def __init__(self, loader):
         self._loader = loader
 
@@ -52,12 +52,12 @@ class _LoaderThenUs(importlib.abc.Loader):
         try:
             importlib.import_module(MODEL_MODULE)
         except ImportError:
-            # Keras is imported by a module that our classes need: these will import it whole.
-            if not _one_of_ours_is_being_imported():
+            # A module of this package imports Keras; it imports the model classes itself.
+            if not _package_is_being_imported():
                 raise
 
 
-def _one_of_ours_is_being_imported():
+def _package_is_being_imported():
     package = __name__.partition(".")[0] + "."
-    ours = [module for name, module in sys.modules.items() if name.startswith(package)]
-    return any(getattr(module.__spec__, "_initializing", False) for module in ours)
+    modules = [module for name, module in sys.modules.items() if name.startswith(package)]
+    return any(getattr(module.__spec__, "_initializing", False) for module in modules)

@@ -1,9 +1,8 @@
-"""Numbers derived from a spectrum: each is a function of the singular values alone.
+"""Summaries of spectra: each is a function of the singular values alone.
 
-All functions take singular values `sigma` of shape `[r, k]`, one spectrum a row, largest first,
-padded with NaN on the right, and return one number per row, shape `[r]`. A spectrum of zeros has
-rank 0 and entropy-like summaries NaN. A summary that needs the whole spectrum is NaN where
-`truncated` is true: never a guess.
+All functions take a `SpectrumTable` of `r` spectra and return one number per spectrum, shape `[r]`.
+A spectrum of zeros has rank 0; summaries that divide by its sum or norm are NaN. A summary that
+needs the whole spectrum is NaN where `truncated` is true.
 """
 
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ float32 rounding (about 1e-7 per operation), well below anything a float32 netwo
 
 @dataclass(frozen=True)
 class SpectrumTable:
-    """Many spectra of possibly different lengths, as one padded table.
+    """Spectra of possibly different lengths, as one padded table.
 
     Attributes:
         sigma: Array `[r, k]`, singular values, largest first, NaN beyond a row's own length.
         frobenius_norm: Array `[r]`, the exact Frobenius norm, also of truncated spectra.
-        truncated: Boolean array `[r]`, true where small singular values were not kept.
+        truncated: Boolean array `[r]`, true where small singular values were not recorded.
     """
 
     sigma: np.ndarray
@@ -58,7 +57,7 @@ def effective_rank(table):
 
 
 def stable_rank(table):
-    """Return `||M||_F^2 / sigma_1^2`, a lower bound of the rank that small noise cannot move.
+    """Return `||M||_F^2 / sigma_1^2`, a lower bound of the rank that is robust to small noise.
 
     Source: Rudelson and Vershynin, "Sampling from large matrices", J. ACM 54(4), 2007.
     """
@@ -84,8 +83,8 @@ def numerical_rank(table, tolerance=RANK_TOLERANCE):
     first = _first(table.sigma)
     above = table.sigma > tolerance * first[:, None]
     rank = np.where(np.isnan(first), np.nan, above.sum(axis=1).astype(float))
-    kept_all = ~np.asarray(table.truncated) | (rank < _lengths(table.sigma))
-    return np.where(kept_all, rank, np.nan)
+    complete = ~np.asarray(table.truncated) | (rank < _lengths(table.sigma))
+    return np.where(complete, rank, np.nan)
 
 
 def energy(table, k):
@@ -93,7 +92,7 @@ def energy(table, k):
 
     Args:
         table: A `SpectrumTable`.
-        k: Positive integer. Where a truncated spectrum kept fewer values, the result is NaN.
+        k: Positive integer. The result is NaN where a truncated spectrum has fewer values.
     """
     relative = table.sigma[:, :k] / _nonzero(frobenius_norm(table))[:, None]
     share = np.nansum(relative**2, axis=1)
@@ -110,14 +109,14 @@ SUMMARIES = {
     "participation_ratio": participation_ratio,
     "numerical_rank": numerical_rank,
 }
-"""Every summary that a log can derive, by name."""
+"""All summaries by name."""
 
 COMPARED = tuple(name for name in SUMMARIES if name != "numerical_rank")
-"""The summaries that comparisons take if none are named. `numerical_rank` counts what exceeds
-rounding: where errors have become small, as late in training, it begins to count rounding."""
+"""The summaries that comparisons use by default. `numerical_rank` is not among them: late in
+training, where adjoints are small, it counts rounding errors."""
 
 NORMS = ("spectral_norm", "frobenius_norm", "nuclear_norm")
-"""The summaries that scale with the matrix, to which a size correction applies."""
+"""The summaries that scale with the matrix: the size correction applies to them."""
 
 
 def size_correction(quantity, n_examples, batch_size, n_rows):
@@ -130,8 +129,8 @@ def size_correction(quantity, n_examples, batch_size, n_rows):
     - adjoint: `n / sqrt(r_g)`, the root-mean-square over rows with that `1/n` taken out.
     - activation: `1 / sqrt(r_g)`, the root-mean-square over rows.
 
-    It repairs norms on average. It does not repair ranks: a larger group still has more
-    directions.
+    The correction makes norms comparable on average. It does not apply to ranks: a larger group
+    still has more directions.
 
     Args:
         quantity: Array of `"activation"`, `"adjoint"`, `"gradient"`.

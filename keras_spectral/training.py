@@ -77,7 +77,7 @@ class SpectralTraining:
             y: As in `keras.Model.fit`.
             *args: As in `keras.Model.fit`.
             groups: One label per example; columns for several factors; a boolean array `[n, g]`
-                for overlapping groups; or `relabelings(…)`. Missing labels belong to no group.
+                for overlapping groups; or `permutations(…)`. Missing labels belong to no group.
             **kwargs: As in `keras.Model.fit`.
 
         Returns:

@@ -92,7 +92,7 @@ Made with {versions}.
 
 - Simulated data: scores say how large the planted difference is, and nothing about patients.
 - {n_test} subjects were held out: their scores are rough.
-- The log holds no relabelings, so it does not say which differences are more than chance.
+- The log holds no permutations, so it does not say which differences are more than chance.
 - Trained again on another machine or with other versions, the weights differ in their last digits,
   and so do the checksums.
 {limits}"""

@@ -292,13 +292,13 @@ def test_sample_weights_and_dictionaries_stay_in_place():
     assert_groups_are_right(log, width=2)
 
 
-def test_relabelings_travel_with_a_dataset():
-    log = fit(ks.with_groups(dataset(), ks.relabelings(LABELS, n=3)).batch(N))
-    table = log.relabelings
+def test_permutations_travel_with_a_dataset():
+    log = fit(ks.with_groups(dataset(), ks.permutations(LABELS, n=3)).batch(N))
+    table = log.permutations
     assert table.groupby("group")["n_examples"].unique().map(list).to_dict() == {
         label: [size] for label, size in SIZES.items()
     }
-    assert table["relabeling"].unique().tolist() == [1, 2, 3]
+    assert table["permutation"].unique().tolist() == [1, 2, 3]
 
 
 def test_class_weights_work_with_a_dataset_of_groups():

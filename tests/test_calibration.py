@@ -35,7 +35,7 @@ def p_value(model, seed, group_effect):
     rng = np.random.default_rng(seed)
     model.set_weights([rng.normal(0, 0.05, w.shape) for w in model.get_weights()])
     model.fit(x, y, epochs=3, batch_size=30, verbose=0)
-    groups = ks.relabelings(phenotype["site"], n=99, seed=seed)
+    groups = ks.permutations(phenotype["site"], n=99, seed=seed)
     log = ks.introspect(model, x, y, groups=groups, spectra=ks.Spectra(layers="out"))
     table = compare_groups(
         log, "A", "B", layers="out", quantities="activation", summaries="frobenius_norm"

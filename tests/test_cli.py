@@ -1,5 +1,7 @@
 """The command line as a user meets it: what it does, and what it says when it cannot."""
 
+import io
+import itertools
 import json
 import os
 import shutil
@@ -16,15 +18,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 from sklearn.model_selection import StratifiedKFold
 
 import keras_spectral as ks
 from keras_spectral import cli
 from keras_spectral.cli import logs, progress, running
+from keras_spectral.experiment.study import Plan
 
 MLSP = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "mlsp2014_kaggle"
 COMMANDS = ["run", "demo", "layers", "compare", "report"]
-QUICK = ["--folds", 2, "--epochs", 1, "--relabelings", 2]
+QUICK = ["--folds", 2, "--epochs", 1, "--permutations", 2]
 N = 16
 
 
@@ -124,7 +128,7 @@ def real_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "fnc"
     arguments = ["--features", MLSP / "train_FNC.csv", "--features", MLSP / "train_SBM.csv"]
     arguments += ["--labels", MLSP / "train_labels.csv", "--id", "Id", "--target", "Class"]
-    arguments += ["--groups", "Class", "--folds", 2, "--epochs", 2, "--relabelings", 3]
+    arguments += ["--groups", "Class", "--folds", 2, "--epochs", 2, "--permutations", 3]
     result = called("run", *arguments, "--out", out)
     assert result.exit_code == 0, result.output
     return out, result
@@ -170,7 +174,7 @@ class TestHelp:
             ("--seeds", 0),
             ("--epochs", 0),
             ("--batch-size", 0),
-            ("--relabelings", -1),
+            ("--permutations", -1),
             ("--every", 0),
             ("--probe-every", 0),
         ],
@@ -258,6 +262,30 @@ class TestRunOnRealData:
         assert float(found.stdout) == pd.read_csv(out / "scores.csv")["auc"][0]
 
 
+def test_on_a_terminal_a_bar_shows_the_progress_of_the_whole_run():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    plan = Plan(folds=2, epochs=2, permute_target=1)
+    with progress.Progress(plan, console) as shown:
+        shown(fold=1, seed=0, epoch=0, number=1)
+    drawn = console.file.getvalue()
+    assert "permuted target 1/1, fold 2/2, seed 1/1, epoch 1/2" in drawn
+    assert "━" in drawn
+
+
+def test_in_a_log_file_every_training_has_a_line_that_estimates_the_rest(capsys):
+    clock = [0.0]
+    console = Console(file=io.StringIO(), get_time=lambda: clock[0])
+    with progress.Progress(Plan(folds=2, epochs=2), console) as shown:
+        for fold, epoch in itertools.product(range(2), range(2)):
+            clock[0] += 10.0
+            shown(fold, seed=0, epoch=epoch, number=0)
+    assert capsys.readouterr().err.splitlines() == [
+        "fold 1/2, seed 1/1, epoch 2/2, about 0:00:20 left",
+        "fold 2/2, seed 1/1, epoch 2/2, about 0:00:00 left",
+    ]
+    assert console.file.getvalue() == ""
+
+
 class TestRun:
     @pytest.mark.slow
     def test_twice_gives_the_same_tables_byte_for_byte(self, quick_run, tmp_path, tables):
@@ -327,7 +355,7 @@ class TestRun:
     @pytest.mark.slow
     def test_a_dask_cluster_and_two_jobs_give_the_same_as_one_process(self, tmp_path, tables):
         distributed = pytest.importorskip("distributed")
-        more = [*QUICK, "--retrain-null", 2, "--groups", "dx"]
+        more = [*QUICK, "--permute-target", 2, "--groups", "dx"]
         done(*run_command(tables, tmp_path / "one", *more))
         done(*run_command(tables, tmp_path / "two", *more, "--jobs", 2))
         with distributed.LocalCluster(
@@ -354,10 +382,10 @@ class TestRun:
         assert "`out` must be a new or empty folder" in refused(*command)
         assert "without its run.json" in refused(*command, "--overwrite")
 
-    def test_strata_of_relabelings_are_named_in_the_null(self, tmp_path, tables):
+    def test_strata_of_permutations_are_named_in_the_null(self, tmp_path, tables):
         out = tmp_path / "run"
         said = done(*run_command(tables, out, *QUICK, "--within", "dx", "--layers", "hidden*"))
-        assert "2 relabelings over subjects of the same dx, sizes kept" in said
+        assert "2 permutations over subjects of the same dx, sizes kept" in said
         assert set(ks.read_log(out / "probe.csv").layers) == {"hidden_1", "hidden_2"}
         wrong = run_command(tables, tmp_path / "other", *QUICK, "--within", "dxx")
         assert "`within` must name a column" in refused(*wrong)
@@ -461,7 +489,7 @@ class TestTablesThatCannotBeUsed:
             ("nan", ["1 missing or infinite", "1 column (c) of 1 id (S03)"]),
             ("constant", ["Features must differ between subjects"]),
             ("few", ["folds=2, but 1 of 'SZ'"]),
-            ("leak", ["the model reads the answer"]),
+            ("leak", ["it would be an input of the model"]),
         ],
     )
     def test_wrong_values_are_named_and_nothing_is_made(self, tmp_path, name, said):
@@ -511,9 +539,9 @@ class TestTablesThatCannotBeUsed:
         assert "joined 13 subjects" in output
         assert "3 ids (S00, S01, S02) not in x.csv" in output
 
-    def test_too_many_relabelings_do_not_block_the_folder(self, tables, tmp_path):
-        message = refused(*run_command(tables, tmp_path / "run", "--relabelings", 999))
-        assert "(`--relabelings 255`)" in message
+    def test_too_many_permutations_do_not_block_the_folder(self, tables, tmp_path):
+        message = refused(*run_command(tables, tmp_path / "run", "--permutations", 999))
+        assert "(`--permutations 255`)" in message
         assert not (tmp_path / "run").exists()
 
 
@@ -539,12 +567,12 @@ class TestOutputFolder:
     def test_is_not_resumed_with_other_settings_or_data(self, tables, quick_run):
         before = everything(quick_run)
         command = run_command(tables, quick_run, *QUICK, "--resume")
-        assert "others: epochs." in refused(*command, "--epochs", 2)
-        assert "others: groups." in refused(*command, "--groups", "site")
+        assert "differ: epochs." in refused(*command, "--epochs", 2)
+        assert "differ: groups." in refused(*command, "--groups", "site")
         features, labels = make_tables()
         features.loc[5, "b"] += 0.001
         written(tables, features, labels)
-        assert "others: features." in refused(*command)
+        assert "differ: features." in refused(*command)
         assert everything(quick_run) == before
 
     @pytest.mark.parametrize("options", [[], ["--resume"], ["--overwrite"]])
@@ -577,14 +605,14 @@ class TestDemo:
 
 @pytest.fixture
 def log(quick_run, tmp_path):
-    """A copy of the training log of a run: no relabelings."""
+    """A copy of the training log of a run: no permutations."""
     return Path(shutil.copy(quick_run / "spectra.csv", tmp_path / "log.csv"))
 
 
 class TestCompare:
     def test_takes_the_folder_of_a_run_or_of_a_fold_or_a_file(self, quick_run):
         for path in (quick_run, quick_run / "fold_1_seed_0", quick_run / "probe.csv"):
-            assert "2 relabelings over subjects" in done("compare", path, "F", "M")
+            assert "2 permutations over subjects" in done("compare", path, "F", "M")
 
     def test_agrees_with_the_comparison_of_the_run(self, quick_run, tmp_path):
         output = done("compare", quick_run, "F", "M", "--out", tmp_path / "all.csv", "--rows", 3)
@@ -596,7 +624,7 @@ class TestCompare:
         assert result.output.count("training has seen the labels") == 1
         assert result.stderr == ""
 
-    def test_without_relabelings_gives_differences_and_says_that_there_is_no_p(self, log):
+    def test_without_permutations_gives_differences_and_says_that_there_is_no_p(self, log):
         output = done("compare", log, "F", "M")
         assert "no p-value can be given" in output
         assert "NaN" in output

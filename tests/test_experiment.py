@@ -19,7 +19,7 @@ from keras_spectral.experiment.folder import fold_folder
 from keras_spectral.experiment.study import Plan, Study
 
 N, FEATURES = 16, 4
-PLAN = Plan(folds=2, epochs=2, batch_size=5, relabelings=2)
+PLAN = Plan(folds=2, epochs=2, batch_size=5, permutations=2)
 STEPS = 4  # two epochs of 8 subjects in batches of 5
 LAYERS = ["hidden_1", "hidden_2", "output"]
 QUANTITIES = ["activation", "adjoint", "gradient"]
@@ -104,11 +104,11 @@ class TestWhatARunLeaves:
             for _, found in sizes.loc[fold].iterrows():
                 assert found.to_dict() == expected
 
-    def test_probe_looks_at_the_whole_training_fold_with_all_relabelings(self, finished):
+    def test_probe_looks_at_the_whole_training_fold_with_all_permutations(self, finished):
         _, _, probe = finished
         assert probe.rows["batch_size"].unique().tolist() == [N // 2]
         assert probe.rows.groupby("run")["epoch"].unique().map(list).tolist() == [[0, 1, 2]] * 2
-        assert sorted(probe.relabelings["relabeling"].unique()) == [1, 2]
+        assert sorted(probe.permutations["permutation"].unique()) == [1, 2]
 
     def test_scores_are_those_of_the_saved_models_on_raw_test_folds(self, finished):
         folder, scores, _ = finished
@@ -228,8 +228,8 @@ class TestGroupsAndTargets:
         probe = mixed[2]
         sizes = probe.rows.groupby(["run", "group"])["n_examples"].first().groupby("group").sum()
         assert sizes[["all", "some=u", "some=v"]].tolist() == [N, N // 4, N // 4]
-        relabelled = probe.relabelings.groupby(["run", "relabeling", "group"])["n_examples"].first()
-        sizes = relabelled.groupby(["relabeling", "group"]).sum().unstack()
+        permuted = probe.permutations.groupby(["run", "permutation", "group"])["n_examples"].first()
+        sizes = permuted.groupby(["permutation", "group"]).sum().unstack()
         assert set(sizes["some=u"]) == set(sizes["some=v"]) == {N // 4}
 
     def test_a_group_of_one_subject_is_compared_where_it_was_present(self, mixed):
@@ -243,12 +243,12 @@ class TestGroupsAndTargets:
         assert not (tmp_path / "comparison.csv").exists()
         assert (tmp_path / "report.html").exists()
 
-    def test_without_relabelings_differences_come_without_p_and_say_so(self, tmp_path):
+    def test_without_permutations_differences_come_without_p_and_say_so(self, tmp_path):
         study = make_study()
         _, test = folds(study)[0]
         study.x[:, 0] = 0.1  # not exact in binary: its computed variance may be tiny, not zero
         study.x[test[0], 0] = 5.0
-        plan = dataclasses.replace(PLAN, epochs=1, relabelings=0)
+        plan = dataclasses.replace(PLAN, epochs=1, permutations=0)
         folder, _, probe = trained(study, plan, tmp_path / "run")
         table = compared(probe, folder, study)
         assert table[["z", "p", "q", "p_adjusted"]].isna().all(axis=None)
@@ -261,7 +261,7 @@ class TestGroupsAndTargets:
     def test_diverged_training_scores_nan_and_goes_on(self, tmp_path):
         study = make_study()
         study.x[0, 0] = np.inf
-        plan = dataclasses.replace(PLAN, epochs=1, relabelings=0)
+        plan = dataclasses.replace(PLAN, epochs=1, permutations=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's and ours, about that number
             _, scores, probe = trained(study, plan, tmp_path / "run")
@@ -282,7 +282,7 @@ def refused(path, study=None, plan=PLAN, error=DataError, **options):
 def former(tmp_path):
     """The folder of a former run, with something of the user's in it."""
     folder = experiment.prepared_folder(tmp_path / "run", make_study(labels="y.csv"), PLAN)
-    for name in ("spectra.csv", "probe.relabelings.csv.gz", "report.html", "notes.txt"):
+    for name in ("spectra.csv", "probe.permutations.csv.gz", "report.html", "notes.txt"):
         (folder / name).write_text("former")
     for name in ("fold_0_seed_0", "fold_1_seed_0.part", "figures", "my figures"):
         (folder / name).mkdir()
@@ -327,7 +327,7 @@ class TestFolderOfARun:
         (path / "spectra.csv").write_text("years of work")
         if run_file is not None:
             (path / "run.json").write_text(run_file)
-        assert "it may hold something of yours" in refused(path, **options)
+        assert "it may hold other files" in refused(path, **options)
 
     def test_overwriting_removes_the_former_run_and_nothing_else(self, former):
         experiment.prepared_folder(former, make_study(), PLAN, overwrite=True)
@@ -357,29 +357,29 @@ class TestFolderOfARun:
         experiment.prepared_folder(former, study, PLAN, resume=True)
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("epochs", 3), ("folds", 3), ("seeds", 2), ("relabelings", 3)]
+        ("name", "value"), [("epochs", 3), ("folds", 3), ("seeds", 2), ("permutations", 3)]
     )
     def test_resuming_with_another_setting_names_it(self, former, name, value):
         plan = dataclasses.replace(PLAN, **{name: value})
         message = refused(former, plan=plan, resume=True)
-        assert f"where these were others: {name}" in message
+        assert f"where these differ: {name}" in message
 
     def test_resuming_with_other_values_in_the_tables_is_refused(self, former):
         study = make_study()
         study.x[3, 2] += 1e-6
-        assert "others: features." in refused(former, study, resume=True)
+        assert "differ: features." in refused(former, study, resume=True)
 
     def test_resuming_with_another_target_or_groups_is_refused(self, former):
         swapped = make_study(classes=("SZ", "HC"))
-        assert "others: target." in refused(former, swapped, resume=True)
+        assert "differ: target." in refused(former, swapped, resume=True)
         groups = make_study(groups=("F", "M"))
-        assert "others: groups." in refused(former, groups, resume=True)
+        assert "differ: groups." in refused(former, groups, resume=True)
 
     def test_is_not_made_for_a_study_that_cannot_be_run(self, tmp_path):
         path = tmp_path / "run"
         few = dataclasses.replace(PLAN, folds=9)
         assert "8 of 'HC', 8 of 'SZ'. Try folds=8" in refused(path, plan=few)
-        many = dataclasses.replace(PLAN, relabelings=300)
+        many = dataclasses.replace(PLAN, permutations=300)
         assert "512" in refused(path, plan=many, error=GroupsError)
         refused(path, make_study(groups=["all"]), error=GroupsError)
         refused(path, make_study(groups=[None]), error=GroupsError)

@@ -13,11 +13,11 @@ from keras_spectral.experiment import run
 from keras_spectral.experiment.fold import train_fold
 from keras_spectral.experiment.folder import fold_folder
 from keras_spectral.experiment.run import cross_validated, prepared_folder
-from keras_spectral.experiment.study import Plan, Study, labellings, split
+from keras_spectral.experiment.study import Plan, Study, permuted_groups, split
 
 N = 20
-PLAN = Plan(folds=2, epochs=2, batch_size=6, relabelings=2)
-FILES = ("scores.csv", "spectra.csv", "probe.csv", "probe.relabelings.csv.gz")
+PLAN = Plan(folds=2, epochs=2, batch_size=6, permutations=2)
+FILES = ("scores.csv", "spectra.csv", "probe.csv", "probe.permutations.csv.gz")
 
 
 def study_of(x, **more):
@@ -54,7 +54,7 @@ def test_models_of_time_series_are_trained_and_probed(tmp_path, model, options, 
     assert 0 <= json.loads((folder / "scores.json").read_text())["auc"] <= 1
     assert layer in set(probe.rows["layer"])
     assert set(probe.rows["batch_size"]) == {N // 2}
-    assert sorted(probe.relabelings["relabeling"].unique()) == [1, 2]
+    assert sorted(probe.permutations["permutation"].unique()) == [1, 2]
     assert layer in set(ks.read_log(folder / "spectra.csv").rows["layer"])
 
 
@@ -75,7 +75,7 @@ def test_the_same_settings_resume_whatever_json_makes_of_them(tmp_path):
     cross_validated(series(), plan, folder)
     assert (folder / "probe.csv").read_bytes() == before
     other = dataclasses.replace(plan, options={"filters": (5,)})
-    with pytest.raises(DataError, match="these were others: options"):
+    with pytest.raises(DataError, match="these differ: options"):
         prepared_folder(folder, series(), other, resume=True)
 
 
@@ -89,42 +89,44 @@ def test_no_fold_parts_the_examples_of_a_subject():
         assert study.y[test].mean() == pytest.approx(0.5, abs=0.11)
 
 
-def test_groups_are_relabelled_over_subjects_not_over_their_examples():
+def test_groups_are_permuted_over_subjects_not_over_their_examples():
     ids = np.tile([f"s{k}" for k in range(N // 2)], 2)
     groups = pd.Series(np.tile(np.resize(["F", "M", "M"], N // 2), 2))
-    found = labellings(dataclasses.replace(table(ids=ids), groups=groups), PLAN)
-    assert found.n_relabelings == PLAN.relabelings
+    found = permuted_groups(dataclasses.replace(table(ids=ids), groups=groups), PLAN)
+    assert found.n_permutations == PLAN.permutations
     np.testing.assert_array_equal(found.mask[: N // 2], found.mask[N // 2 :])
 
 
 def test_strata_have_equal_shares_in_every_fold():
     sites = np.resize(["A"] * 3 + ["B"], N)
     for fold in range(2):
-        _, test = split(table(strata=sites), PLAN, fold, 0)
+        _, test = split(table(stratify=sites), PLAN, fold, 0)
         assert abs((sites[test] == "B").sum() - 2.5) <= 1
 
 
-def test_groups_are_relabelled_within_strata_and_the_null_says_so(tmp_path):
+def test_groups_are_permuted_within_strata_and_the_null_says_so(tmp_path):
     study = table(within=np.arange(N) % 2)  # the target
-    about = {"relabeled_within_strata": "diagnosis"}
+    about = {"permuted_within": "diagnosis"}
     study = dataclasses.replace(study, about=about)
-    found = labellings(study, PLAN)
-    masks = found.mask.reshape(N, PLAN.relabelings + 1, 2)
+    found = permuted_groups(study, PLAN)
+    masks = found.mask.reshape(N, PLAN.permutations + 1, 2)
     assert (masks[::2].sum(axis=0) == masks[::2, 0].sum(axis=0)).all()
     log = trained(study, PLAN, tmp_path / "run")[2]
     null = ks.analysis.compare_groups(log, "F", "M").attrs["null"]
-    assert null.startswith("2 relabelings over subjects of the same diagnosis, sizes kept")
+    assert null.startswith("2 permutations over subjects of the same diagnosis, sizes kept")
 
 
 def test_only_the_chosen_layers_and_quantities_are_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "train_apart", run.train)  # as quick as it can be
-    plan = dataclasses.replace(PLAN, layers=("hidden*",), quantities=("gradient",), retrainings=1)
+    plan = dataclasses.replace(
+        PLAN, layers=("hidden*",), quantities=("gradient",), permute_target=1
+    )
     study = dataclasses.replace(table(), groups=pd.Series(np.array(["HC", "SZ"])[np.arange(N) % 2]))
     folder, _, probe = trained(study, plan, tmp_path / "run")
     for log in (probe, ks.read_log(folder / "spectra.csv")):
         assert set(log.rows["quantity"]) == {"gradient"}
         assert all(layer.startswith("hidden") for layer in log.layers)
-    assert set(probe.relabelings["quantity"]) == {"gradient"}
+    assert set(probe.permutations["quantity"]) == {"gradient"}
 
 
 def test_layers_that_are_not_there_are_told_before_a_folder_is_made(tmp_path):

@@ -12,8 +12,8 @@ moves), for what waits for the solving thread (`solver.BACKLOG_BYTES`) and to be
 (`spectra.pile.TOGETHER_BYTES`). On a busy machine more waits.
 """
 
-GROWTH_OF_RELABELINGS = 6_000_000
-"""Bytes that relabelings add: the newest part of their table, three times while it moves, and the
+GROWTH_OF_PERMUTATIONS = 6_000_000
+"""Bytes that permutations add: the newest part of their table, three times while it moves, and the
 spectra of their groups that wait for it; at times some of that comes later. If the table stayed,
 it would be 45 MB over steps 200 to 2,000, and 25 MB over the fourth thousand.
 """
@@ -35,8 +35,8 @@ model = (ks.SpectralModel if watched else keras.Model)(inputs, outputs)
 model.compile("adam", "sparse_categorical_crossentropy", **({"spectra": 1} if watched else {}))
 rng = np.random.default_rng(0)
 data = rng.standard_normal((6400, 378)).astype("f"), rng.integers(0, 2, 6400)
-groups, relabelings = rng.choice(["a", "b"], 6400), int(sys.argv[3])
-groups = ks.relabelings(groups, n=relabelings) if relabelings else groups
+groups, permutations = rng.choice(["a", "b"], 6400), int(sys.argv[3])
+groups = ks.permutations(groups, n=permutations) if permutations else groups
 groups = {"groups": groups} if watched else {}
 
 def resident():
@@ -55,11 +55,11 @@ assert not watched or len(model.spectral_log.steps) == 200 * epochs
 """
 
 
-def resident_of(epochs, relabelings=0):
+def resident_of(epochs, permutations=0):
     """Return `{model: resident bytes after each epoch}` of both models, trained side by side."""
     processes = {
         name: subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, name, str(epochs), str(relabelings)],
+            [sys.executable, "-c", SCRIPT, name, str(epochs), str(permutations)],
             stdout=subprocess.PIPE,
         )
         for name in ("plain", "watched")
@@ -72,11 +72,11 @@ def resident_of(epochs, relabelings=0):
     return seen
 
 
-@pytest.mark.parametrize("relabelings", [0, 4])
-def test_recording_every_step_leaves_memory_flat_after_two_hundred_steps(relabelings):
-    seen = resident_of(epochs=20, relabelings=relabelings)
+@pytest.mark.parametrize("permutations", [0, 4])
+def test_recording_every_step_leaves_memory_flat_after_two_hundred_steps(permutations):
+    seen = resident_of(epochs=20, permutations=permutations)
     growth = {name: max(values[1:10]) - values[0] for name, values in seen.items()}
-    more = GROWTH_OF_RELABELINGS if relabelings else 0
+    more = GROWTH_OF_PERMUTATIONS if permutations else 0
     assert growth["watched"] - growth["plain"] < GROWTH + more, seen
     assert seen["watched"][19] - seen["watched"][14] < LATE_GROWTH + more, seen
 

@@ -24,7 +24,7 @@ STUDIES, FOUND = 20, 18
 LEVEL = 0.05
 NULL_STUDIES = 100
 NULL_LEVEL = 0.001  # of the Kolmogorov-Smirnov test: of a thousand valid tests, one fails
-RELABELINGS = 99
+PERMUTATIONS = 99
 
 pytestmark = pytest.mark.slow
 
@@ -103,11 +103,11 @@ def compiled(kind, shape):
 
 
 def look(model, x, y, site, seed, spectra=None):
-    """Train from a new start, and look at the whole data with relabelled sites."""
+    """Train from a new start, and look at the whole data with permuted sites."""
     keras.utils.set_random_seed(seed)
     model.set_weights(keras.models.clone_model(model).get_weights())
     model.fit(x, y, epochs=3, batch_size=15, verbose=0)
-    groups = ks.relabelings(site, n=RELABELINGS, seed=seed)
+    groups = ks.permutations(site, n=PERMUTATIONS, seed=seed)
     return ks.introspect(model, x, y, groups=groups, spectra=spectra)
 
 
@@ -138,5 +138,5 @@ def test_without_a_difference_p_values_of_one_comparison_are_uniform(kind, tmp_p
         p_values.append(table["p"].item())
     # A p-value is one of 0.01, 0.02, …, 1, each as likely. Spread evenly over the gap below it, it
     # is uniform on the whole interval, for which the test is exact.
-    gaps = np.random.default_rng(0).uniform(size=NULL_STUDIES) / (RELABELINGS + 1)
+    gaps = np.random.default_rng(0).uniform(size=NULL_STUDIES) / (PERMUTATIONS + 1)
     assert kstest(p_values - gaps, "uniform").pvalue > NULL_LEVEL

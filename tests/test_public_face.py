@@ -42,8 +42,8 @@ def test_public_names_are_those_of_the_design():
         "callbacks",
         "coverage",
         "introspect",
+        "permutations",
         "read_log",
-        "relabelings",
         "schedules",
         "with_groups",
     } <= set(ks.__all__)
@@ -76,7 +76,7 @@ def test_what_works_after_training_leaves_tensorflow_alone(tmp_path):
         ks.SpectralLog().to_csv({str(tmp_path / "s.csv")!r})
         log = ks.read_log({str(tmp_path / "s.csv")!r})
         log.summary(), log.to_dataframe()
-        ks.relabelings(["a", "b"], n=2)
+        ks.permutations(["a", "b"], n=2)
         ks.Spectra(every=ks.schedules.logarithmic(3)), ks.errors.LogError
         ks.analysis.compare_groups, ks.analysis.report, ks.analysis.figures
         print([name for name in {HEAVY} if name in sys.modules])

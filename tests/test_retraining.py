@@ -20,7 +20,7 @@ from keras_spectral.experiment.study import Plan, Study
 from keras_spectral.experiment.task import train_apart, train_quietly
 
 N = 20
-PLAN = Plan(folds=2, epochs=2, batch_size=6, relabelings=2, retrainings=3)
+PLAN = Plan(folds=2, epochs=2, batch_size=6, permutations=2, permute_target=3)
 
 
 def make_study(n=N, seed=0, **more):
@@ -101,18 +101,18 @@ class TestPermutedStudies:
 
 class TestARunWithRetrainings:
     def test_every_retraining_is_there_for_every_fold(self, finished):
-        table = finished[2].relabelings.query("group == 'diagnosis=SZ'")
-        assert sorted(table["relabeling"].unique()) == [1, 2, 3]
+        table = finished[2].permutations.query("group == 'diagnosis=SZ'")
+        assert sorted(table["permutation"].unique()) == [1, 2, 3]
         assert set(table["run"]) == set(finished[2].runs)
         assert set(table["epoch"]) == {0, 1, 2}
 
-    def test_groups_that_are_not_the_target_keep_their_relabelings(self, finished):
-        table = finished[2].relabelings.query("group == 'sex=F'")
-        assert sorted(table["relabeling"].unique()) == [1, 2]
+    def test_groups_that_are_not_the_target_keep_their_permutations(self, finished):
+        table = finished[2].permutations.query("group == 'sex=F'")
+        assert sorted(table["permutation"].unique()) == [1, 2]
 
     @pytest.mark.slow
     def test_real_trainings_are_those_of_a_run_without(self, finished, tmp_path):
-        plan = dataclasses.replace(PLAN, retrainings=0)
+        plan = dataclasses.replace(PLAN, permute_target=0)
         folder, scores, probe = trained(make_study(), plan, tmp_path / "run")
         assert (folder / "spectra.csv").read_bytes() == (finished[0] / "spectra.csv").read_bytes()
         pd.testing.assert_frame_equal(scores, finished[1])
@@ -121,14 +121,14 @@ class TestARunWithRetrainings:
         # and such a run can be given retrainings later
         prepared_folder(folder, make_study(), PLAN, resume=True)
         _, probe = cross_validated(make_study(), PLAN, folder)
-        pd.testing.assert_frame_equal(probe.relabelings, finished[2].relabelings)
+        pd.testing.assert_frame_equal(probe.permutations, finished[2].permutations)
 
     @pytest.mark.slow
     def test_a_retraining_is_a_training_on_the_permuted_study(self, finished, tmp_path):
         study = permuted(make_study(), 2)
-        plan = dataclasses.replace(PLAN, retrainings=0, relabelings=0)
+        plan = dataclasses.replace(PLAN, permute_target=0, permutations=0)
         probe = trained(study, plan, tmp_path / "run")[2]
-        found = finished[2].relabelings.query("relabeling == 2 and group == 'diagnosis=SZ'")
+        found = finished[2].permutations.query("permutation == 2 and group == 'diagnosis=SZ'")
         want = probe.select(group="diagnosis=SZ").summary()
         for name in ("frobenius_norm", "effective_rank"):
             # Spectra are the same bit for bit; sums over them are padded to other lengths.
@@ -140,7 +140,7 @@ class TestARunWithRetrainings:
         assert "exact null of groups that are the target" in table["null"].iloc[0]
         assert set(table["p"].dropna() * 4 % 1) == {0}
         other = ks.analysis.compare_groups(finished[2], "sex=F", "sex=M")
-        assert "2 relabelings over subjects" in other["null"].iloc[0]
+        assert "2 permutations over subjects" in other["null"].iloc[0]
 
     def test_report_tells_of_both_nulls(self, finished):
         findings(finished[2], finished[0], make_study())
@@ -150,7 +150,7 @@ class TestARunWithRetrainings:
 
     def test_scores_are_set_against_those_of_permuted_targets(self, finished):
         others = pd.read_csv(finished[0] / "retrained_scores.csv")
-        assert others.groupby("relabeling").size().tolist() == [2, 2, 2]
+        assert others.groupby("permutation").size().tolist() == [2, 2, 2]
         test = ks.read_log(finished[0] / "probe.csv").provenance["score_test"]
         assert test["p"] * 4 % 1 == 0
         assert test["mean_auc"] == pytest.approx(finished[1]["auc"].mean())
@@ -165,7 +165,7 @@ class TestARunWithRetrainings:
         folder = tmp_path / "run"
         shutil.copytree(finished[0], folder)
         shutil.rmtree(training_folder(folder, 3, 1, 0))
-        for name in ("probe.csv", "probe.relabelings.csv.gz", "retrained_scores.csv"):
+        for name in ("probe.csv", "probe.permutations.csv.gz", "retrained_scores.csv"):
             (folder / name).unlink()
         kept = training_folder(folder, 1, 1, 0) / "scores.json"
         before = kept.stat().st_mtime_ns
@@ -176,7 +176,7 @@ class TestARunWithRetrainings:
         prepared_folder(folder, make_study(), PLAN, resume=True)
         cross_validated(make_study(), PLAN, folder)
         assert kept.stat().st_mtime_ns == before
-        for name in ("probe.csv", "probe.relabelings.csv.gz", "retrained_scores.csv"):
+        for name in ("probe.csv", "probe.permutations.csv.gz", "retrained_scores.csv"):
             assert (folder / name).read_bytes() == (finished[0] / name).read_bytes()
 
     def test_without_groups_that_are_the_target_nothing_is_trained(self, tmp_path):
@@ -188,34 +188,38 @@ class TestARunWithRetrainings:
 
 def test_looks_that_some_training_lacks_are_left_out(finished):
     log = finished[2]
-    table = log.relabelings.query("group != 'sex=F' and group != 'sex=M'")
-    short = table[(table["relabeling"] != 3) | (table["epoch"] < 2)]
-    both = with_retrainings(log, short).relabelings.query("group == 'diagnosis=HC'")
+    table = log.permutations.query("group != 'sex=F' and group != 'sex=M'")
+    short = table[(table["permutation"] != 3) | (table["epoch"] < 2)]
+    both = with_retrainings(log, short).permutations.query("group == 'diagnosis=HC'")
     assert set(both["epoch"]) == {0, 1}
-    assert sorted(both["relabeling"].unique()) == [1, 2, 3]
+    assert sorted(both["permutation"].unique()) == [1, 2, 3]
 
 
 def test_score_test_counts_the_real_target_among_all():
     scores = pd.DataFrame({"auc": [0.8, 0.9]})
-    others = pd.DataFrame({"relabeling": [1, 1, 2, 2, 3, 3], "auc": [0.5, 0.6, 0.85, 0.85, 0.9, 1]})
+    others = pd.DataFrame(
+        {"permutation": [1, 1, 2, 2, 3, 3], "auc": [0.5, 0.6, 0.85, 0.85, 0.9, 1]}
+    )
     test = score_test(scores, others)
     assert test["p"] == 3 / 4
     assert test["permuted_mean_auc"] == pytest.approx((0.55 + 0.85 + 0.95) / 3)
 
 
 def test_score_test_gives_no_p_value_to_a_diverged_training():
-    others = pd.DataFrame({"relabeling": [1, 2], "auc": [0.5, 0.6]})
+    others = pd.DataFrame({"permutation": [1, 2], "auc": [0.5, 0.6]})
     assert np.isnan(score_test(pd.DataFrame({"auc": [0.8, np.nan]}), others)["p"])
 
 
 def test_score_test_counts_diverged_trainings_with_a_permuted_target_as_better():
-    others = pd.DataFrame({"relabeling": [1, 1, 2, 2, 3, 3], "auc": [0.5, np.nan, 0.4, 0.3, 0, 0]})
+    others = pd.DataFrame({"permutation": [1, 1, 2, 2, 3, 3], "auc": [0.5, np.nan, 0.4, 0.3, 0, 0]})
     assert score_test(pd.DataFrame({"auc": [0.8, 0.9]}), others)["p"] == 2 / 4
 
 
 def p_of_a_target_that_means_nothing(seed, folder):
     """Return the p-value of a study with random features, a random target, nine permutations."""
-    plan = Plan(2, epochs=3, batch_size=12, relabelings=0, retrainings=9, options={"hidden": (8,)})
+    plan = Plan(
+        2, epochs=3, batch_size=12, permutations=0, permute_target=9, options={"hidden": (8,)}
+    )
     study = make_study(24, seed)
     study = dataclasses.replace(study, groups=pd.Series(np.array(["HC", "SZ"])[study.y]))
     folder = prepared_folder(folder / str(seed), study, plan)

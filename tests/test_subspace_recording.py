@@ -149,11 +149,11 @@ def test_numbers_too_large_for_float32_do_not_stop_training():
     assert model.spectral_log.steps == [0, 1, 2]
 
 
-def test_relabelings_go_with_it():
-    groups = ks.relabelings(data()[2], n=5)
+def test_permutations_go_with_it():
+    groups = ks.permutations(data()[2], n=5)
     log = trained(ks.SpectralModel(*network()), SUBSPACE, groups).spectral_log
-    assert set(log.relabelings["relabeling"]) == {1, 2, 3, 4, 5}
-    assert "residual_norm" not in log.relabelings
+    assert set(log.permutations["permutation"]) == {1, 2, 3, 4, 5}
+    assert "residual_norm" not in log.permutations
     found = ks.analysis.compare_groups(log, "a", "b")
     assert found["p"].notna().any()
 

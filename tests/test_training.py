@@ -661,8 +661,8 @@ def test_what_groups_were_of_former_rows_stays_known():
     x, y, _ = data()
     model = ks.SpectralModel(*tensors())
     model.compile("sgd", "sparse_categorical_crossentropy")
-    model.fit(x, y, groups=ks.relabelings(y, n=3), verbose=0)
-    known = {name: model.spectral_log.provenance[name] for name in ("groups", "relabelings")}
+    model.fit(x, y, groups=ks.permutations(y, n=3), verbose=0)
+    known = {name: model.spectral_log.provenance[name] for name in ("groups", "permutations")}
     model.fit(x, y, verbose=0)
     after = model.spectral_log.provenance
     assert after["groups_are_target"] == ["0", "1", "2"]

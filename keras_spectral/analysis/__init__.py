@@ -1,4 +1,4 @@
-"""What the log says: comparison of groups, figures, and a report. Needs no TensorFlow.
+"""Analysis of a log: comparison of groups, figures, and a report. Needs no TensorFlow.
 
 Names are loaded when first used, so comparing groups needs no matplotlib.
 """

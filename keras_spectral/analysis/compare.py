@@ -1,10 +1,10 @@
-"""Is the difference between two groups more than chance? The relabelling test.
+"""Permutation tests of the differences between two groups.
 
-Groups are compared layer by layer, quantity by quantity, summary by summary. The statistic is the
-difference of a summary, averaged over steps, then over runs. What it would be by chance is known
-from relabelings (`keras_spectral.relabelings`): group labels permuted over subjects before
-training, recorded beside the real ones in the same steps and folds. Sizes, shared subjects and
-autocorrelation are all inside that null. A t-test over runs would have none of them.
+Groups are compared for every layer, quantity and summary. The statistic is the difference of a
+summary, averaged over steps, then over runs. Its null distribution is given by permutations
+(`keras_spectral.permutations`): group labels permuted over subjects before training, recorded with
+the real ones in the same steps and folds. That null accounts for group sizes, subjects shared by
+folds and autocorrelation over steps, which a t-test over runs ignores.
 """
 
 import warnings
@@ -32,22 +32,22 @@ from keras_spectral.summaries import COMPARED, NORMS, SUMMARIES
 
 
 def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=None, summaries=None):
-    """Return the differences between two groups, and how likely they are by chance.
+    """Return the differences between two groups, with permutation p-values.
 
     For every series (layer, weight, quantity) and summary, the difference `a - b` is averaged
     over the steps where both groups were present, then over runs. `p` is the share of labellings
-    (relabelings and the real one) whose difference lies at least as far from their common mean.
-    Norms are tested size-corrected, ranks as they are; relabelled groups have the same sizes, so
-    size cannot make a difference significant in either.
+    (the permutations and the observed one) whose difference is at least as far from their common
+    mean as the observed difference. Norms are tested size-corrected, ranks as they are; permuted
+    groups have the same sizes, so size cannot make a difference significant in either.
 
-    If the log has relabelings, only the steps and runs at which these were recorded are used. The
-    `r`-th relabelling must be the same permutation of subjects in every run: call
-    `keras_spectral.relabelings` once and slice it.
+    If the log has permutations, only the steps and runs at which these were recorded are used. The
+    `r`-th permutation must move the same subjects in every run: call
+    `keras_spectral.permutations` once and slice it.
 
     Args:
         log: A `SpectralLog`.
         a: Group label.
-        b: Another group label. `"all"` is allowed, but is never relabelled: no p-values.
+        b: Another group label. `"all"` is allowed, but is never permuted: no p-values.
         steps: Step or list of steps to average; `None` takes all.
         runs: Run label or list of them; `None` takes all.
         layers: Layer path or list of them; `None` takes all.
@@ -59,20 +59,20 @@ def compare_groups(log, a, b, steps=None, runs=None, layers=None, quantities=Non
         DataFrame, one row per series and summary, in layer order: `group_a`, `group_b`, the means
         `value_a`, `value_b` and their `difference`; `corrected_a`, `corrected_b`,
         `corrected_difference` (size-corrected, NaN for ranks, which have no correction); `z`
-        (against the relabelings alone), `p`, `q` (Benjamini-Hochberg over the table),
+        (against the permutations alone), `p`, `q` (Benjamini-Hochberg over the table),
         `p_adjusted` (maximum statistic over the table: family-wise); mean examples `n_a`, `n_b`;
         `n_steps` (distinct steps used), `n_skipped` (steps of runs left out because a spectrum
-        was NaN), `n_runs`, `n_relabelings`; and `null`, in words which null was used, also in
-        `result.attrs["null"]`. Without relabelings `z`, `p`, `q` and `p_adjusted` are NaN.
+        was NaN), `n_runs`, `n_permutations`; and `null`, a text that states the null used, also in
+        `result.attrs["null"]`. Without permutations `z`, `p`, `q` and `p_adjusted` are NaN.
 
     Raises:
-        ComparisonError: If the groups are not two groups of the log, never met in a chosen step,
+        ComparisonError: If these are not two groups of the log, no chosen step has both of them,
             or a summary is unknown.
         LogError: If a run, layer or quantity does not occur.
 
     Warns:
-        UserWarning: If training has seen the groups (`provenance["groups_are_target"]`): then a
-            small p says that they are not random groups, not that they differ beyond training.
+        UserWarning: If the groups are classes of the target (`provenance["groups_are_target"]`):
+            then a small p only says that they are not random groups.
 
     Example:
         >>> compare_groups(log, "SZ", "HC", summaries="effective_rank")  # doctest: +SKIP
@@ -114,17 +114,17 @@ def comparison(log, a, b, steps=None, runs=None, layers=None, quantities=None, s
         z=z_scores(statistics, tolerance),
         p=permutation_p(statistics, tolerance),
         p_adjusted=max_t_adjusted_p(statistics, tolerance),
-        n_relabelings=(~np.isnan(statistics[:, 1:])).sum(axis=1),
+        n_permutations=(~np.isnan(statistics[:, 1:])).sum(axis=1),
     )
     table["q"] = false_discovery_rates(table["p"].to_numpy())
     return _described(table, null_text(log, a, b, len(pairs.labellings) - 1), names)
 
 
 def z_by_step(log, a, b, summary="effective_rank", quantities=None, layers=None, runs=None):
-    """Return how far two groups differ at each step, against the relabelings of that step.
+    """Return the difference of two groups at each step, and its `z` against the permutations.
 
     Args:
-        log: A `SpectralLog` with relabelings; without them every `z` is NaN.
+        log: A `SpectralLog` with permutations; without them every `z` is NaN.
         a: Group label.
         b: Another group label.
         summary: Name of a summary; norms are size-corrected.
@@ -210,7 +210,7 @@ def _described(table, null, names):
     met = table[table["n_a"].notna()]
     table = met.sort_values(["order", "place"], ignore_index=True)
     tests = ["z", "p", "q", "p_adjusted"]
-    counts = ["n_a", "n_b", "n_steps", "n_skipped", "n_runs", "n_relabelings", "null"]
+    counts = ["n_a", "n_b", "n_steps", "n_skipped", "n_runs", "n_permutations", "null"]
     values = [f"{kind}_{end}" for kind in ("value", "corrected") for end in ("a", "b")]
     values = [*values[:2], "difference", *values[2:], f"{CORRECTED}difference"]
     table = table[["group_a", "group_b", *SERIES, "summary", *values, *tests, *counts]]

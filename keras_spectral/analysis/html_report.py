@@ -1,4 +1,4 @@
-"""One page that a person can read, send and print: figures, tables, and what they do not say."""
+"""The report of a log: one HTML page with figures, tables, and the limits of what they show."""
 
 import base64
 import io
@@ -49,12 +49,12 @@ def report(
 ):
     """Write a report of a log as one self-contained HTML file.
 
-    The page holds what was recorded, what may and may not be concluded from it, the comparison of
-    groups, figures, and provenance. It needs no network and no scripts, and prints.
+    The page states what was recorded and what may be concluded from it, and holds the comparison of
+    groups, figures, and provenance. It needs no network and no scripts, and can be printed.
 
     Args:
         log: A `SpectralLog`.
-        path: HTML file to write, in an existing folder; replaced at once.
+        path: HTML file to write, in an existing folder; an old file is replaced atomically.
         comparison: Result of `compare_groups`, or several of them concatenated. `None` compares
             `a` with `b`; without these, all pairs of groups of the same factor, at most 6.
         a: Group label.

@@ -1,7 +1,7 @@
-"""Two groups side by side, as they are labelled and as they might have been.
+"""Values of two groups under the observed labels and under every permutation of them.
 
 Letters: `m` series (layer, weight, quantity), `u` run, `t` moment (epoch, step), `j` labelling
-(0 is the observed one), and a last axis of 2 for groups `a` and `b`.
+(0 is the observed one, the others are permutations), and a last axis of 2 for groups `a`, `b`.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from keras_spectral.analysis.permutation import known_mean
 from keras_spectral.errors import ComparisonError
 from keras_spectral.groups import ALL
 from keras_spectral.log.summary import size_corrected_norms
@@ -19,21 +20,21 @@ MOMENT = ["epoch", "step"]
 SIZES = ["n_examples", "batch_size", "n_rows"]
 CORRECTED = "corrected_"
 TIE = 1e-6
-"""Differences below `TIE` times the compared values are rounding of float32 networks."""
+"""Differences below `TIE` times the compared values are rounding errors of float32 networks."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Records of two groups, under the observed labels and under every relabelling.
+    """Records of two groups, under the observed labels and under every permutation.
 
     Attributes:
         records: DataFrame with one row per spectrum: sizes, summaries, and size-corrected norms
             in columns that begin with `corrected_`.
-        place: Integer array, where each record goes in a flat array of `shape`.
+        place: Integer array, the index of each record in a flat array of `shape`.
         series: DataFrame `[m, 3]`: layer, weight, quantity.
         runs: List of `u` run labels.
         moments: DataFrame `[t, 2]`: epoch, step, ascending.
-        labellings: Array `[j]`: 0, then the relabelings that all runs share.
+        labellings: Array `[j]`: 0, then the permutations that all runs share.
     """
 
     records: pd.DataFrame
@@ -77,11 +78,10 @@ class Pairing:
 
 
 def pairing(log, a, b, summaries, steps=None, **keys):
-    """Return two groups of a log side by side, at the steps where labels were also permuted.
+    """Return the records of two groups of a log, at the steps where permutations were recorded.
 
-    If the log has relabelings of both groups, only the runs and steps at which these were
-    recorded are kept, so that the observed and the relabelled values are averages of the same
-    moments.
+    If the log has permutations of both groups, only the runs and steps at which these were
+    recorded are used, so that observed and permuted values are means over the same moments.
 
     Args:
         log: A `SpectralLog`.
@@ -95,21 +95,21 @@ def pairing(log, a, b, summaries, steps=None, **keys):
         A `Pairing`.
 
     Raises:
-        ComparisonError: If the groups are not two groups of the log, or never met in one step.
+        ComparisonError: If these are not two groups of the log, or no step has both of them.
         LogError: If a run, layer or quantity does not occur.
     """
     _require_two_groups(log, a, b)
     chosen = log.select(group=[a, b], **{key: v for key, v in keys.items() if v is not None})
-    relabelled = _shared_relabelings(chosen.relabelings, a, b)
-    observed = chosen.summary(*summaries).assign(relabeling=0)
-    if len(relabelled):
-        observed = _at_moments_of(observed, relabelled)
-    columns = ["run", *MOMENT, *SERIES, "group", "relabeling", *SIZES, *summaries]
-    records = pd.concat([observed[columns], relabelled[columns]], ignore_index=True)
+    permuted = _shared_permutations(chosen.permutations, a, b)
+    observed = chosen.summary(*summaries).assign(permutation=0)
+    if len(permuted):
+        observed = _at_moments_of(observed, permuted)
+    columns = ["run", *MOMENT, *SERIES, "group", "permutation", *SIZES, *summaries]
+    records = pd.concat([observed[columns], permuted[columns]], ignore_index=True)
     if steps is not None:
         records = records[records["step"].isin(steps)].reset_index(drop=True)
     result = _arranged(_with_corrections(records, summaries), a)
-    _require_met(result, a, b, steps, relabelled)
+    _require_met(result, a, b, steps, permuted)
     return result
 
 
@@ -122,7 +122,7 @@ def mean_over_moments_and_runs(values):
     Returns:
         Array `[m, …]`.
     """
-    return mean_over_runs(_mean(values, axis=2)[:, :, None])[:, 0]
+    return mean_over_runs(known_mean(values, axis=2)[:, :, None])[:, 0]
 
 
 def mean_over_runs(values):
@@ -134,14 +134,7 @@ def mean_over_runs(values):
     Returns:
         Array `[m, t, …]`.
     """
-    return _mean(values, axis=1)
-
-
-def _mean(values, axis):
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=axis)
-    count = known.sum(axis=axis)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return known_mean(values, axis=1)
 
 
 def _require_two_groups(log, a, b):
@@ -162,19 +155,19 @@ def _require_two_groups(log, a, b):
         )
 
 
-def _shared_relabelings(table, a, b):
+def _shared_permutations(table, a, b):
     if ALL in (a, b) or set(table["group"].unique()) < {a, b}:
         return table.iloc[:0]
-    per_run = table.groupby("run")["relabeling"].unique()
+    per_run = table.groupby("run")["permutation"].unique()
     shared = set.intersection(*(set(numbers) for numbers in per_run))
-    # Of a run that was trained again with fewer of them, those that all its moments may have.
-    everywhere = table.groupby(["run", *MOMENT])["relabeling"].max().min()
-    return table[table["relabeling"].isin(shared) & (table["relabeling"] <= everywhere)]
+    # A run that was continued with fewer permutations: only those that all its moments have.
+    everywhere = table.groupby(["run", *MOMENT])["permutation"].max().min()
+    return table[table["permutation"].isin(shared) & (table["permutation"] <= everywhere)]
 
 
-def _at_moments_of(observed, relabelled):
+def _at_moments_of(observed, permuted):
     keys = ["run", *MOMENT]
-    return observed.merge(relabelled[keys].drop_duplicates(), on=keys)
+    return observed.merge(permuted[keys].drop_duplicates(), on=keys)
 
 
 def _with_corrections(records, summaries):
@@ -188,13 +181,13 @@ def _arranged(records, a):
         _codes(records, SERIES, sort=False),
         _codes(records, ["run"], sort=False),
         _codes(records, MOMENT, sort=True),
-        _codes(records, ["relabeling"], sort=True),
+        _codes(records, ["permutation"], sort=True),
     ]
     codes, (series, runs, moments, labellings) = zip(*axes, strict=True)
     side = (records["group"] != a).to_numpy(dtype=int)
     shape = (len(series), len(runs), len(moments), len(labellings), 2)
     place = np.ravel_multi_index((*codes, side), shape) if len(records) else side
-    numbers = labellings["relabeling"].to_numpy()
+    numbers = labellings["permutation"].to_numpy()
     return Pairing(records, place, series, list(runs["run"]), moments, numbers)
 
 
@@ -204,17 +197,17 @@ def _codes(records, keys, sort):
     return codes, labels
 
 
-def _require_met(result, a, b, steps, relabelled):
+def _require_met(result, a, b, steps, permuted):
     observed = (result.labellings[:1] == 0).all() and len(result.records)
     if observed and not np.isnan(result.values("n_examples")[:, :, :, 0]).all():
         return
     remedy = "Try larger batches, or `ks.introspect` on all examples at once."
     if steps is not None:
-        recorded = sorted(relabelled["step"].unique().tolist()) if len(relabelled) else []
+        recorded = sorted(permuted["step"].unique().tolist()) if len(permuted) else []
         remedy = "Try `steps=None`" + (f", or some of {recorded[:20]}." if recorded else ".")
     raise ComparisonError(
         "Two groups must both be present in a recorded step to be compared. "
         f"Received: a={a!r}, b={b!r}, steps={steps!r}, no step with both"
-        + (" at which relabelings were recorded. " if len(relabelled) else ". ")
+        + (" at which permutations were recorded. " if len(permuted) else ". ")
         + remedy
     )

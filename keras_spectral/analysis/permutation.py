@@ -1,12 +1,13 @@
 """Permutation inference on a table of statistics.
 
 Letters: `m` hypothesis (a row of the table), `j` labelling. Everywhere `values` has shape
-`[m, j]`, with the observed labelling at `j = 0` and relabelings after it, NaN where a labelling
+`[m, j]`, with the observed labelling at `j = 0` and permutations after it, NaN where a labelling
 has no value. Under the null hypothesis the columns are exchangeable, and every p-value here is
 exact because it treats all columns alike. Ties within `tolerance` `[m]` count as equal.
 """
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
 
 def permutation_p(values, tolerance):
@@ -20,7 +21,7 @@ def permutation_p(values, tolerance):
         tolerance: Array `[m]`, differences below which values are ties.
 
     Returns:
-        Array `[m]` of p-values in `[1 / j, 1]`; NaN without an observed or any relabelled value.
+        Array `[m]` of p-values in `[1 / j, 1]`; NaN without an observed or any permuted value.
 
     Example:
         >>> permutation_p(np.array([[3.0, 0.0, -1.0, -2.0]]), np.zeros(1))
@@ -29,26 +30,26 @@ def permutation_p(values, tolerance):
     Source: Phipson and Smyth, "Permutation p-values should never be zero", Stat. Appl. Genet.
     Mol. Biol. 9(1), 2010.
     """
-    distance = np.abs(values - row_mean(values)[:, None])
+    distance = np.abs(values - known_mean(values)[:, None])
     extreme = distance >= distance[:, :1] - tolerance[:, None]
     count = (~np.isnan(values)).sum(axis=1)
     return np.where(_testable(values), extreme.sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
 def z_scores(values, tolerance):
-    """Return how many standard deviations the observed value lies above the relabelled mean.
+    """Return how many standard deviations the observed value lies above the permuted mean.
 
     Args:
         values: Array `[m, j]`, observed labelling first.
-        tolerance: Array `[m]`; a spread below it counts as none.
+        tolerance: Array `[m]`; a standard deviation not above it counts as 0.
 
     Returns:
-        Array `[m]`; NaN where fewer than two relabelings have a value or these have no spread.
+        Array `[m]`; NaN where fewer than two permutations have a value or all are equal.
     """
     null = values[:, 1:]
     spread = _deviation(null, ddof=1)
     known = spread > tolerance
-    return (values[:, 0] - row_mean(null)) / np.where(known, spread, np.nan)
+    return (values[:, 0] - known_mean(null)) / np.where(known, spread, np.nan)
 
 
 def max_t_adjusted_p(values, tolerance):
@@ -59,7 +60,8 @@ def max_t_adjusted_p(values, tolerance):
 
     Args:
         values: Array `[m, j]`, observed labelling first.
-        tolerance: Array `[m]`; rows with less spread get 1 and take no part in the maximum.
+        tolerance: Array `[m]`; rows with a smaller standard deviation get 1 and do not enter the
+            maximum.
 
     Returns:
         Array `[m]`, at least `permutation_p`; NaN where that is NaN.
@@ -71,8 +73,8 @@ def max_t_adjusted_p(values, tolerance):
     tested = (spread > tolerance) & ~np.isnan(p)
     if not tested.any():
         return p
-    score = np.abs(values - row_mean(values)[:, None])[tested] / spread[tested, None]
-    score = score[:, ~np.isnan(score).all(axis=0)]  # labellings of which nothing is known
+    score = np.abs(values - known_mean(values)[:, None])[tested] / spread[tested, None]
+    score = score[:, ~np.isnan(score).all(axis=0)]  # without labellings that have no value
     largest = np.nan_to_num(score, nan=-np.inf).max(axis=0)
     slack = (tolerance[tested] / spread[tested])[:, None]
     adjusted = p.copy()
@@ -93,25 +95,25 @@ def false_discovery_rates(p):
         >>> false_discovery_rates(np.array([0.01, 0.04, np.nan, 0.03]))
         array([0.03, 0.04,  nan, 0.04])
 
-    Source: Benjamini and Hochberg, J. R. Stat. Soc. B 57(1), 1995.
+    Source: Benjamini and Hochberg, "Controlling the false discovery rate", J. R. Stat. Soc. B
+    57(1), 1995.
     """
     q = np.full(len(p), np.nan)
-    order = np.argsort(p)[: (~np.isnan(p)).sum()]
-    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    q[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    known = ~np.isnan(p)
+    q[known] = false_discovery_control(p[known])
     return q
 
 
-def row_mean(values):
-    """Return the mean over the last axis of what is not NaN, NaN where nothing is."""
+def known_mean(values, axis=-1):
+    """Return the mean over an axis without NaN; NaN where all values are NaN."""
     known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    count = known.sum(axis=-1)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    count = known.sum(axis=axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _deviation(values, ddof):
-    squares = row_mean((values - row_mean(values)[:, None]) ** 2)
+    squares = known_mean((values - known_mean(values)[:, None]) ** 2)
     count = (~np.isnan(values)).sum(axis=1)
     return np.sqrt(np.where(count > ddof, squares * count / np.maximum(count - ddof, 1), np.nan))
 

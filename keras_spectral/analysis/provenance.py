@@ -1,7 +1,7 @@
-"""What a log says of its own making, whether it is one run or many."""
+"""Reading the provenance of a log, whether of one run or of several."""
 
 HIDDEN = ("runs", "coverage", "scores")
-"""Entries that have a table of their own."""
+"""Entries that reports show in tables of their own."""
 
 
 def declared(provenance, key):
@@ -12,7 +12,7 @@ def declared(provenance, key):
         key: Name of the entry.
 
     Yields:
-        Values, the topmost first.
+        Values, that of the top level first.
     """
     for _, level in levels(provenance):
         if level.get(key) is not None:
@@ -20,14 +20,14 @@ def declared(provenance, key):
 
 
 def records(provenance, key):
-    """Return an entry that is a list of records, put together from all runs.
+    """Return an entry that is a list of records, joined over all runs.
 
     Args:
         provenance: `log.provenance`.
         key: Name of the entry.
 
     Returns:
-        List of dictionaries without repetition; those of a run say which, unless all runs agree.
+        List of dictionaries. If runs differ, each has an entry `run`; else they are listed once.
     """
     found = [(run, level[key]) for run, level in levels(provenance) if level.get(key)]
     if all(entry == found[0][1] for _, entry in found):
@@ -41,7 +41,7 @@ def facts(provenance):
     """Return the provenance as pairs of dotted names and plain values, without tables and runs.
 
     Args:
-        provenance: `log.provenance`. What all of its runs share follows what stands at the top.
+        provenance: `log.provenance`. Entries that all runs share follow those of the top level.
 
     Returns:
         List of `(name, value)` in order.

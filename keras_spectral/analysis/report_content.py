@@ -1,13 +1,13 @@
-"""The words and tables of a report, as plain data for its template."""
+"""The texts and tables of a report, as plain data for its template."""
 
 import json
 
 import numpy as np
 import pandas as pd
 
+from keras_spectral.analysis.labels import SUMMARY_LABELS, counted, listed, shortened
 from keras_spectral.analysis.nulls import retrained_labels, target_labels, target_text
 from keras_spectral.analysis.provenance import declared, facts, records
-from keras_spectral.analysis.words import SUMMARY_WORDS, counted, listed, shortened
 from keras_spectral.groups import ALL
 from keras_spectral.summaries import NORMS
 
@@ -20,12 +20,12 @@ GROUP_GRADIENT = (
 )
 ACTIVATIONS = (
     "A layer's activation here is what it multiplies by its weight: its input. The activation of "
-    "the first layer is the data itself: a difference there was there before any training."
+    "the first layer is the data itself: a difference there existed before any training."
 )
 SIZES = (
     "Larger groups have larger singular values and higher ranks by chance alone. Norms are shown "
     "size-corrected, which repairs this on average; ranks cannot be corrected. Never compare "
-    "ranks of groups of different sizes by eye: the relabelling test does it fairly."
+    "ranks of groups of different sizes by eye: the permutation test does it fairly."
 )
 RUNS = (
     "Steps of one run follow each other, and runs (folds, seeds) share most of their examples. "
@@ -33,13 +33,13 @@ RUNS = (
     "between runs shows that training is stable, not that groups differ."
 )
 NULL = (
-    "Differences are set against relabelings: group labels shuffled over subjects before "
+    "Differences are set against permutations: group labels shuffled over subjects before "
     "training, group sizes kept, and the shuffled groups recorded in the same batches as the real "
-    "ones. Under each table stands how many, and what they can show."
+    "ones. The note under each table gives their number, and the smallest p they allow."
 )
 AGAIN = (
     "The groups that the network is trained to tell apart are set against trainings in which the "
-    "target was permuted over subjects and everything else was repeated. Relabelling them alone "
+    "target was permuted over subjects and everything else was repeated. Permuting them alone "
     "would only say that they are not random groups."
 )
 PAIRS = "p is adjusted within the table of each pair of groups, not over all pairs."
@@ -50,8 +50,8 @@ TESTS = (
     "in training, not why."
 )
 NO_TEST = (
-    "No relabelings were recorded, so nothing here says whether a difference is more than chance. "
-    "Record some by training with groups=ks.relabelings(labels, n=99)."
+    "No permutations were recorded, so nothing here says whether a difference is more than chance. "
+    "Record some by training with groups=ks.permutations(labels, n=99)."
 )
 
 
@@ -83,30 +83,30 @@ def cards(log):
         log: A `SpectralLog`.
 
     Returns:
-        List of `(number, word)`.
+        List of `(number, noun)`.
     """
     weights = len(log.rows[["layer", "weight"]].drop_duplicates())
-    table = log.relabelings
+    table = log.permutations
     numbers = [
         (len([group for group in log.groups if group != ALL]), "group"),
         (len(log.runs), "run"),
         (len(log.steps), "recorded step"),
         (weights, "recorded weight"),
         (len(log), "spectrum" if len(log) == 1 else "spectra"),
-        (table["relabeling"].nunique() if len(table) else 0, "relabeling"),
+        (table["permutation"].nunique() if len(table) else 0, "permutation"),
     ]
-    return [(f"{n:,}", w if n == 1 or w == "spectra" else f"{w}s") for n, w in numbers]
+    return [(f"{n:,}", noun if n == 1 or noun == "spectra" else f"{noun}s") for n, noun in numbers]
 
 
 def simulated(log):
-    """Return what the log says of how its data were simulated, empty if they are real."""
+    """Return how the data were simulated, according to the log; empty if they are real."""
     found = [entry for entry in declared(log.provenance, "simulated") if entry]
     text = next((entry for entry in found if isinstance(entry, str)), "")
     return f"Simulated data. {text}".strip() if found else ""
 
 
 def cautions(log, pairs):
-    """Return what is and what is not to be concluded.
+    """Return the notes on what may and may not be concluded.
 
     Args:
         log: A `SpectralLog`.
@@ -115,31 +115,31 @@ def cautions(log, pairs):
     Returns:
         List of `(heading, text)`.
     """
-    said = [
+    notes = [
         ("What a group's gradient is", GROUP_GRADIENT),
         ("What an activation is", ACTIVATIONS),
         ("Sizes", SIZES),
         ("Runs", RUNS),
     ]
     if not any(table["p"].notna().any() for table in pairs.tables):
-        return [*said, ("No test", NO_TEST)]
+        return [*notes, ("No test", NO_TEST)]
     null = f"{NULL} {AGAIN}" if retrained_labels(log) else NULL
-    said += [("Which null", null), ("p-values", TESTS)]
-    return [*said, ("Several pairs", PAIRS)] if len(pairs.tables) > 1 else said
+    notes += [("Which null", null), ("p-values", TESTS)]
+    return [*notes, ("Several pairs", PAIRS)] if len(pairs.tables) > 1 else notes
 
 
 def target_caution(log):
-    """Return what follows from training having seen the groups, empty if it has not."""
+    """Return the caution for groups that are classes of the target, empty if none is."""
     target = target_labels(log, *(group for group in log.groups if group != ALL))
     return f"{target_text(target)}." if target else ""
 
 
 def findings(table, of_target=False):
-    """Return the most notable rows of a comparison, and what they amount to in a sentence.
+    """Return the most notable rows of a comparison, and a sentence that summarises it.
 
     Args:
         table: Result of `compare_groups` for one pair.
-        of_target: Whether training has seen the groups and p is no test.
+        of_target: Whether the groups are classes of the target, so that p is no test.
 
     Returns:
         Dictionary with `sentence`, `columns`, `rows` and `notable` (which rows to highlight).
@@ -154,7 +154,7 @@ def findings(table, of_target=False):
     return {
         "sentence": _sentence(table, of_target),
         "notable": notable,
-        **_told(_short(top).dropna(axis=1, how="all")),
+        **_shown(_short(top).dropna(axis=1, how="all")),
     }
 
 
@@ -167,11 +167,11 @@ def full_tables(pairs):
     Returns:
         List of dictionaries with `columns` and `rows`.
     """
-    return [_told(_long(table)) for table in pairs.tables]
+    return [_shown(_long(table)) for table in pairs.tables]
 
 
 def sizes_table(log):
-    """Return how many examples of each group the network was looked at with.
+    """Return how many examples of each group were in the recorded batches.
 
     Args:
         log: A `SpectralLog`.
@@ -193,25 +193,25 @@ def sizes_table(log):
                 "fewest": sizes.min(),
                 "most": sizes.max(),
                 "mean share": f"{100 * share:.0f} %",
-                "looks with it": f"{len(part):,} of {total:,}",
+                "recorded with it": f"{len(part):,} of {total:,}",
             }
         )
-    return _told(pd.DataFrame(rows))
+    return _shown(pd.DataFrame(rows))
 
 
 def coverage_table(log):
-    """Return which weights were captured, or `None` if the log does not say: that of one run."""
+    """Return which weights were captured, in the first run that says so; `None` if none does."""
     entries = declared(log.provenance, "coverage")
     return _record_table(next((entry for entry in entries if entry), None))
 
 
 def scores_table(log):
-    """Return how well the network did, or `None` if the log does not say."""
+    """Return the scores of the network, or `None` if the log has none."""
     return _record_table(records(log.provenance, "scores"))
 
 
 def facts_table(log):
-    """Return versions and settings by name, without what a table of its own holds."""
+    """Return versions and settings by name, without entries that have a table of their own."""
     return [(name, shortened(value, 300)) for name, value in facts(log.provenance)]
 
 
@@ -229,7 +229,7 @@ def _sentence(table, of_target):
     if of_target:
         return (
             f"The adjusted p of {few} of {tests} is at most {LEVEL}: so far are these groups from "
-            "random ones. Training has seen their labels, so none of it is a finding."
+            "random ones. Training has used their labels, so none of it is a finding."
         )
     if few:
         return f"{few} of {tests} {'stays' if few == 1 else 'stay'} {adjusted}."
@@ -273,10 +273,10 @@ def _long(table):
         "n_steps": "steps",
         "n_skipped": "skipped",
         "n_runs": "runs",
-        "n_relabelings": "relabelings",
+        "n_permutations": "permutations",
         "summary": "measure",
     }
-    return shown.assign(summary=shown["summary"].map(SUMMARY_WORDS)).rename(columns=names)
+    return shown.assign(summary=shown["summary"].map(SUMMARY_LABELS)).rename(columns=names)
 
 
 def _tested(table, end):
@@ -285,11 +285,11 @@ def _tested(table, end):
 
 def _measures(table):
     note = np.where(table["summary"].isin(NORMS), "*", "")
-    return table["summary"].map(SUMMARY_WORDS) + note
+    return table["summary"].map(SUMMARY_LABELS) + note
 
 
 def _higher(table, difference):
-    # Against what relabelled groups of these sizes show, where that is known.
+    # In comparison with permuted groups of these sizes, where these were recorded.
     difference = table["z"].fillna(difference)
     higher = table["group_a"].where(difference > 0, table["group_b"])
     return higher.where(difference != 0, "equal")
@@ -301,10 +301,10 @@ def _relative(table):
 
 
 def _record_table(found):
-    return _told(pd.DataFrame(found)) if found else None
+    return _shown(pd.DataFrame(found)) if found else None
 
 
-def _told(table):
+def _shown(table):
     numeric = [table[name].dtype.kind in "iuf" for name in table]
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
     return {

@@ -1,16 +1,16 @@
-"""The figures of a report, each with what it shows and how to read it."""
+"""The figures of a report, each with a text that says what it shows and how to read it."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from keras_spectral.analysis import figures
-from keras_spectral.analysis.words import SUMMARY_WORDS, listed
+from keras_spectral.analysis.labels import SUMMARY_LABELS, listed
 
 MOST_MAPS = 6
 TRAJECTORY = (
     "One panel per weight, one line per group. A line that leaves its pale band for many steps in "
-    "a row shows more than a random group of the same size would; where there is no band, nothing "
-    "says how large a difference is by chance."
+    "a row differs more than a random group of the same size would; where there is no band, no "
+    "permutations were recorded, and nothing says how large a difference is by chance."
 )
 READINGS = {
     "spectral_norm": {
@@ -22,29 +22,29 @@ READINGS = {
         ),
     },
     "effective_rank": (
-        "Roughly, how many directions take part. Ranks have no size correction: the larger group "
+        "Roughly, the number of directions in use. Ranks have no size correction: the larger group "
         "has more directions by chance, so compare each line with its band, not with another line."
     ),
 }
 SPECTRUM = (
-    "A flat line: many directions share the work. A steep one: a few directions carry it all. A "
-    "line that ends early: that group has fewer singular values, because it has fewer examples."
+    "A flat line: many directions are about equally strong. A steep one: a few dominate. A line "
+    "that ends early: that group has fewer singular values, because it has fewer examples."
 )
 MAP = (
     "Each cell is one weight at one step: the difference between the groups in standard "
-    "deviations of relabelled groups. Look for rows of one colour: single dots appear by chance, "
+    "deviations of permuted groups. Look for rows of one colour: single dots appear by chance, "
     "and a column of one colour where one group happened to be large in that batch."
 )
 
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure with its words.
+    """A figure with its texts.
 
     Attributes:
-        name: Name of its file, without ending.
+        name: Name of its file, without suffix.
         figure: A matplotlib `Figure`.
-        alt: What it shows, for those who cannot see it.
+        alt: Description for screen readers.
         reading: How to read it.
     """
 
@@ -59,7 +59,7 @@ def report_figures(log, pairs):
 
     Args:
         log: A `SpectralLog`.
-        pairs: A `Pairs`: what is compared.
+        pairs: A `Pairs`, the comparisons of the report.
 
     Returns:
         List of `ReportFigure`.
@@ -69,7 +69,7 @@ def report_figures(log, pairs):
     chosen = [_trajectory(log, main, "spectral_norm"), _trajectory(log, main, "effective_rank")]
     chosen.append(_spectra(log, main))
     chosen += [_trajectory(log, quantity, "spectral_norm") for quantity in others]
-    if len(log.relabelings):
+    if len(log.permutations):
         wanted = [
             (pair, name) for pair in pairs.names for name in ("spectral_norm", "effective_rank")
         ]
@@ -78,11 +78,11 @@ def report_figures(log, pairs):
 
 
 def _trajectory(log, quantity, summary):
-    words = SUMMARY_WORDS[summary]
     return ReportFigure(
         f"trajectories_{quantity}_{summary}",
         figures.trajectories(log, quantity, summary=summary),
-        f"Line chart over training steps: {words} of the {quantity}, {_what(log)}.",
+        f"Line chart over training steps: {SUMMARY_LABELS[summary]} of the {quantity}, "
+        f"{_what(log)}.",
         _reading(quantity, summary),
     )
 
@@ -105,8 +105,8 @@ def _map(log, a, b, summary):
     return ReportFigure(
         "z_map_" + _plain(f"{a}_{b}_{summary}"),
         figures.z_map(log, a, b, summary),
-        f"Heat map of weights by training steps: {SUMMARY_WORDS[summary]}, {a} minus {b}, in "
-        "standard deviations of relabelled groups.",
+        f"Heat map of weights by training steps: {SUMMARY_LABELS[summary]}, {a} minus {b}, in "
+        "standard deviations of permuted groups.",
         MAP,
     )
 

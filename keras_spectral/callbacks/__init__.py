@@ -1,4 +1,4 @@
-"""When to look and where to write: callbacks for `fit`."""
+"""Callbacks for `fit`: a CSV writer, and evaluations of a fixed set of examples."""
 
 from keras_spectral.callbacks.csv import SpectralCSVLogger
 from keras_spectral.callbacks.probe import SpectralProbe

@@ -1,4 +1,4 @@
-"""A callback that writes spectra to CSV while training goes on."""
+"""A callback that writes spectra to CSV during training."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,24 +17,25 @@ from keras_spectral.log.schema import require_run_labels
 class SpectralCSVLogger(keras.callbacks.Callback):
     """Appends recorded spectra to a CSV file, one row per spectrum.
 
-    Rows are written whole, at the end of every epoch or every `n` steps, also when training is
-    interrupted; a crash loses at most what was recorded since. Relabelled pseudo-groups go to
-    `<name>.relabelings.csv.gz` beside it, provenance to `<name>.json`. `read_log` reads it back.
+    Complete rows are written at the end of every epoch or every `n` steps, also when training is
+    interrupted; a crash loses at most the rows recorded since the last write. Permuted groups are
+    written to `<name>.permutations.csv.gz`, provenance to `<name>.json`. `read_log` reads all of
+    them back.
 
     Args:
         filename: The file, such as `"spectra.csv"`.
-        append: Go on with an existing file instead of replacing it. Records that it already holds
-            are not written again, so an interrupted training can be resumed.
+        append: Append to an existing file instead of replacing it. Rows that it already holds are
+            not written again, so an interrupted training can be resumed.
         every: `"epoch"`, or a positive number of steps between two writes.
-        run: Text or mapping (`{"fold": 0, "seed": 1}`) that labels the rows, needed to keep
-            several runs in one file apart.
+        run: Text or mapping (`{"fold": 0, "seed": 1}`) that labels the rows; needed to distinguish
+            several runs in one file.
 
     Raises:
-        SettingsError: If `every` is neither.
+        SettingsError: If `every` is neither `"epoch"` nor a positive integer.
         LogError: If a label in `run` has the name of a column.
     """
 
-    model: Any  # never None while Keras calls
+    model: Any  # Keras sets it before it calls the methods below
 
     def __init__(self, filename, append=False, every="epoch", run=None):
         super().__init__()
@@ -54,17 +55,17 @@ class SpectralCSVLogger(keras.callbacks.Callback):
                     '`every` must be "epoch" or a positive number of steps. '
                     f'Received: every={every!r}. Try every="epoch".'
                 )
-            # Defined only when needed: Keras runs a training without batch callbacks faster.
+            # Set only if needed: Keras trains faster without callbacks per batch.
             self.on_train_batch_end = self._flush_when_due
 
     def on_train_begin(self, logs=None):
-        """Open the file, before any training is done that could not be written.
+        """Open the file, so that one that cannot be written raises before training.
 
         Args:
             logs: Not used.
 
         Raises:
-            RecordingError: If the model records no spectra, or is another one than before.
+            RecordingError: If the model records no spectra, or is not that of an earlier `fit`.
             LogError: If the file to append to is not a log.
             OSError: If the file cannot be written.
         """
@@ -85,7 +86,7 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         write_json(provenance, json_path(self.filename))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write what came in this epoch.
+        """Write the rows that were recorded in this epoch.
 
         Args:
             epoch: Not used.
@@ -94,7 +95,7 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         self.flush_spectra()
 
     def on_train_end(self, logs=None):
-        """Write what is left.
+        """Write the remaining rows.
 
         Args:
             logs: Not used.
@@ -102,15 +103,15 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         self.flush_spectra()
 
     def flush_spectra(self):
-        """Write everything recorded and not yet written; `fit` calls it when it is interrupted.
+        """Write all rows that are not written yet; `fit` calls it too when it is interrupted.
 
-        If the file cannot be written (a full disk), the records stay in `model.spectral_log`, a
-        warning says so, and the next call tries again.
+        If the file cannot be written (a full disk), the rows stay in `model.spectral_log`, a
+        warning is shown, and the next call tries again.
         """
         if self._appender is None:
             return
         log = self.model.spectral_log
-        if self._log is not log:  # `reset_state` began a new one
+        if self._log is not log:  # `reset_state` has begun a new log
             self._log, self._written = log, (0, 0)
         new = log.after(*self._written)
         try:

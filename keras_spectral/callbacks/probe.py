@@ -21,7 +21,7 @@ class SpectralProbe(keras.callbacks.Callback):
     Args:
         x: Array, or structure of arrays, with one row per example.
         y: Targets, as in `fit`.
-        groups: As in `SpectralModel.fit`; with `relabelings(…)` the null distribution is recorded
+        groups: As in `SpectralModel.fit`; with `permutations(…)` the null distribution is recorded
             alike.
         every: Whole number of epochs between two looks, or a schedule.
         sample_weight: Weights, as in `fit`.

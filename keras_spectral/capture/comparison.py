@@ -75,6 +75,7 @@ class Comparison:
         }
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def comparisons(captured, forward, inputs):
     """Return a `Comparison` for each captured weight that a gradient reaches.
 

@@ -291,7 +291,8 @@ def _of_gate(a, gate):
 def _reset_gate(cell, x, states):
     """Return the reset gate `[n, t, u]`, as the cell finds it."""
     of_reset = slice(cell.units, 2 * cell.units)
-    x, states = _of_gate(x, 1), tf.cast(_of_gate(states, 1), x.dtype)
+    x = _of_gate(x, 1)
+    states = tf.cast(_of_gate(states, 1), x.dtype)
     z = x @ _columns(cell.kernel, of_reset, x)
     z += states @ _columns(cell.recurrent_kernel, of_reset, x)
     if cell.bias is not None:

@@ -1,7 +1,7 @@
 """The command line: `keras-spectral demo | run | layers | compare | report`.
 
-Each command is a thin face of the same functions that a script would call. Heavy packages are
-imported only by the command that needs them.
+Each command calls the functions that a script would call. Large packages are imported only by the
+commands that need them.
 """
 
 import os
@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 class _Commands(click.Group):
-    """Tells users of errors and warnings in one message, without a traceback."""
+    """Shows errors and warnings as one message, without a traceback."""
 
     def invoke(self, ctx):
         with warnings.catch_warnings():
@@ -27,7 +27,7 @@ class _Commands(click.Group):
             try:
                 return super().invoke(ctx)
             except BrokenPipeError:
-                raise  # click ends quietly, as `… | head` wants it
+                raise  # click then exits without a message, as with `… | head`
             except (SpectralError, OSError) as error:
                 raise click.ClickException(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""`python -m keras_spectral.cli`, for where the script is not on the path."""
+"""`python -m keras_spectral.cli`, if the script `keras-spectral` is not on the path."""
 
 from keras_spectral.cli import main
 

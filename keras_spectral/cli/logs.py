@@ -1,4 +1,4 @@
-"""`keras-spectral compare` and `report`: what a log says."""
+"""`keras-spectral compare` and `report`: analysis of a log."""
 
 import click
 
@@ -56,7 +56,7 @@ def _log_file(path):
     if not log.exists() and former_run(path):
         raise click.ClickException(
             f"`LOG` must be a finished run. Received: {path}, which was interrupted. "
-            "Try the command that began it, with --resume."
+            "Try the command that started it, with --resume."
         )
     return log
 
@@ -69,7 +69,7 @@ def _require_other_file(out, log):
 
 
 def show_comparison(table, rows):
-    """Print the first rows of a comparison, the most notable first, and which null it used.
+    """Print the rows of a comparison with the smallest p-values, and the null it used.
 
     Args:
         table: Result of `compare_groups`.

@@ -2,6 +2,8 @@
 
 import re
 import textwrap
+import zipfile
+import zlib
 from pathlib import Path
 
 import click
@@ -36,17 +38,29 @@ def _loaded(path):
 
     try:
         return keras.models.load_model(path, compile=False)
-    except Exception as error:  # whatever a file that is no model makes of the loader
+    except NO_MODEL as error:
         why = str(error).rpartition("Exception encountered: ")[2]
         raise click.ClickException(_not_loaded(path, why)) from error
 
 
+NO_MODEL = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What Keras raises for files that hold no model, are incomplete, or need unknown classes."""
 UNKNOWN = re.compile(r"(?:Could not locate (\w+)|Unknown (\w+):) '([^']*)'")
-"""What Keras says of a class or function that is not its own, nor registered."""
+"""How Keras names a class or function that is neither its own nor registered."""
 
 
 def _not_loaded(path, why):
-    """Return what to tell of a file of which Keras says `why` it cannot be loaded."""
+    """Return the error text for a file that Keras cannot load for the reason `why`."""
     script = f"`ks.coverage(keras.models.load_model({str(path)!r}, compile=False))` in a script"
     unknown = UNKNOWN.search(why)
     if unknown:

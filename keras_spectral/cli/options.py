@@ -1,4 +1,4 @@
-"""What options of several commands share."""
+"""Types of options that several commands have."""
 
 from pathlib import Path
 

@@ -8,7 +8,6 @@ import click
 
 from keras_spectral.cli.logs import show_comparison
 from keras_spectral.cli.options import COUNT, FILE
-from keras_spectral.cli.progress import Progress
 from keras_spectral.cli.settings import SETTINGS_FILE, settings_text, take_settings
 from keras_spectral.settings import QUANTITIES
 
@@ -22,7 +21,7 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     is_eager=True,
     expose_value=False,
     callback=take_settings,
-    help="TOML file of the options below, as a run writes it; what is given here comes first.",
+    help="TOML file of the options below, as a run writes it; options given here override it.",
 )
 @click.option(
     "--features",
@@ -47,7 +46,7 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Argument of the model's function, such as units=64.",
+    help="Argument of the model's function, such as units=64; may be given several times.",
 )
 @click.option("--labels", required=True, type=FILE, help="Table with target and groups.")
 @click.option(
@@ -82,18 +81,18 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     "--batch-size", default=32, type=COUNT, show_default=True, help="Subjects per training step."
 )
 @click.option(
-    "--relabelings",
+    "--permutations",
     default=99,
     type=click.IntRange(min=0),
     show_default=True,
-    help="Relabelings of the groups: the null distribution. 0: no p-values.",
+    help="Permutations of the groups over subjects: the null distribution. 0: no p-values.",
 )
 @click.option(
     "--every",
     default=1,
     type=COUNT,
     show_default=True,
-    help="Training steps between two records.",
+    help="Training steps between two recorded steps.",
 )
 @click.option(
     "--layers",
@@ -111,11 +110,11 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
 @click.option(
     "--probe-every",
     type=COUNT,
-    help="Epochs between two looks at the whole training fold  [default: at most 40 looks]",
+    help="Epochs between two evaluations of the whole training fold  "
+    "[default: at most 40 evaluations, 6 if --model is not mlp]",
 )
 @click.option(
-    "--retrain-null",
-    "retrainings",
+    "--permute-target",
     default=0,
     type=click.IntRange(min=0),
     show_default=True,
@@ -123,11 +122,12 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     help="Repeat everything N times with the target permuted over subjects: the exact null "
     "distribution where --groups are the target. Takes N times as long.",
 )
-@click.option("--balanced", is_flag=True, help="Let classes weigh equally in the loss.")
+@click.option("--balanced", is_flag=True, help="Give classes equal weight in the loss.")
 @click.option(
     "--patience",
     type=COUNT,
-    help="Epochs without a better loss on held out subjects that end a training  [default: none]",
+    help="Epochs without a lower loss on held-out subjects after which training stops  "
+    "[default: no early stopping]",
 )
 @click.option(
     "--where",
@@ -140,13 +140,15 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     type=click.Choice(("world", "centre")),
     default="world",
     show_default=True,
-    help="What volumes have in common: the millimetres of their affines, or their centres alone.",
+    help="How volumes are aligned: by the coordinates of their affines, or by their centres.",
 )
-@click.option("--strata", help="Column that all folds should have in equal shares, such as site.")
+@click.option(
+    "--stratify", help="Column whose labels all folds should have in equal shares, such as site."
+)
 @click.option(
     "--within",
-    help="Column, such as the diagnosis, whose association with --groups is no part of what is "
-    "tested: relabelings keep it.",
+    help="Column, such as the diagnosis, within whose labels groups are permuted: its association "
+    "with --groups is not tested.",
 )
 @click.option(
     "--jobs", default=1, type=COUNT, show_default=True, help="Folds to train at the same time."
@@ -154,11 +156,11 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
 @click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Address of a Dask scheduler: its workers train the folds. They must see --out.",
+    help="Address of a Dask scheduler whose workers train the folds. They must share --out.",
 )
 @click.option("--inner-join", is_flag=True, help="Keep the subjects that all tables have.")
 @click.option("--overwrite", is_flag=True, help="Replace a former run in --out.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run in --out.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run in --out.")
 @click.pass_context
 def run(context, **given):
     """Train a classifier, cross-validated; compare and report its groups."""
@@ -181,7 +183,7 @@ def run(context, **given):
     }
     how = {name: given[name] for name in ("overwrite", "resume", "jobs", "cluster")}
     how["settings"] = settings
-    columns = {name: given[name] for name in ("groups", "strata", "within")}
+    columns = {name: given[name] for name in ("groups", "stratify", "within")}
     _trained_and_reported(subjects, columns, given["out"], plan, about, how)
 
 
@@ -229,7 +231,7 @@ def demo(out):
     plan = {"folds": 3, "epochs": 20}
     about = {"simulated": PLANTED, "target": "diagnosis", "group_columns": ["site"]}
     how = {"overwrite": None, "resume": False, "jobs": 1, "cluster": None, "settings": None}
-    columns = {"groups": ["site"], "strata": None, "within": None}
+    columns = {"groups": ["site"], "stratify": None, "within": None}
     _trained_and_reported(subjects, columns, out, plan, about, how)
 
 
@@ -238,16 +240,17 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
 
     x, y, phenotype = subjects
     groups = group_columns(phenotype, list(columns["groups"]))
-    ways = {
+    strata = {
         name: group_columns(phenotype, [columns[name]], name).iloc[:, 0]
-        for name in ("strata", "within")
+        for name in ("stratify", "within")
         if columns[name] is not None
     }
-    if "within" in ways:
-        about["relabeled_within_strata"] = columns["within"]
+    if "within" in strata:
+        about["permuted_within"] = columns["within"]
     from keras_spectral.experiment.quiet import load_tensorflow
 
     load_tensorflow()
+    from keras_spectral.cli.progress import Progress
     from keras_spectral.experiment import run as experiment
     from keras_spectral.experiment.folder import former_run
     from keras_spectral.experiment.study import Plan, Study
@@ -260,19 +263,18 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
         classes,
         groups if len(groups.columns) > 1 else groups.iloc[:, 0],
         {**about, "tables": phenotype.attrs["report"], "classes": list(classes)},
-        **ways,
+        **strata,
     )
     plan = Plan(**plan)
     overwrite = how["overwrite"]
-    if overwrite is None:  # a demo replaces a demo, and nothing else
+    if overwrite is None:  # a demo replaces a former demo only
         overwrite = bool(former_run(out).get("simulated"))
     folder = experiment.prepared_folder(out, study, plan, overwrite, how["resume"])
     if how["settings"]:
         write_text(how["settings"], folder / SETTINGS_FILE)
     jobs = -1 if how["cluster"] else how["jobs"]
-    progress = Progress(plan)
     try:
-        with _workers(how["cluster"]):
+        with _workers(how["cluster"]), Progress(plan) as progress:
             scores, probe = experiment.cross_validated(
                 study, plan, folder, progress, jobs, apart=how["cluster"] is not None
             )
@@ -282,7 +284,6 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
             f"Stopped. {done} of {plan.folds * plan.seeds} folds are finished and kept in "
             f"{folder}; the same command with --resume goes on."
         ) from None
-    progress.done()
     click.echo(scores.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     click.echo(
         f"mean test AUC {scores['auc'].mean():.3f}, accuracy {scores['accuracy'].mean():.3f}"
@@ -309,7 +310,7 @@ def _written(pairs, folder):
 
 @contextlib.contextmanager
 def _workers(address):
-    """Let the workers of a Dask cluster do what joblib is given."""
+    """Run joblib's tasks on the workers of a Dask cluster, if there is an address."""
     if address is None:
         yield
         return

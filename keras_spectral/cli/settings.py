@@ -1,4 +1,4 @@
-"""The file of settings of a run: written beside its results, accepted as input."""
+"""The settings file of a run: written with its results, accepted as input."""
 
 import json
 import tomllib
@@ -6,8 +6,8 @@ import tomllib
 import click
 
 SETTINGS_FILE = "settings.toml"
-OF_THIS_CALL = ("settings", "out", "overwrite", "resume", "jobs", "cluster")
-"""Options of `run` that say where and how fast, not what: no settings."""
+NOT_SETTINGS = ("settings", "out", "overwrite", "resume", "jobs", "cluster")
+"""Options of `run` that do not change its results: they are not written to the settings file."""
 
 
 def _name(parameter):
@@ -15,10 +15,10 @@ def _name(parameter):
 
 
 def take_settings(context, parameter, path):
-    """Let a file of settings say what is not given on the command line."""
+    """Take the defaults of options from a settings file."""
     if path is None:
         return
-    known = {_name(p): p for p in context.command.params if _name(p) not in OF_THIS_CALL}
+    known = {_name(p): p for p in context.command.params if _name(p) not in NOT_SETTINGS}
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -33,15 +33,15 @@ def take_settings(context, parameter, path):
 
 
 def _typed(parameter, value):
-    """Return a value of the file as the command line would give it: text, to be checked there."""
+    """Return a value of the file as text, for click to check as if it were on the command line."""
     if parameter.multiple:
         return [str(each) for each in (value if isinstance(value, list) else [value])]
     return value if isinstance(value, bool) else str(value)
 
 
 def settings_text(command, given):
-    """Return the text of a file of settings: what JSON makes of these values is TOML."""
-    values = {_name(p): given.get(p.name) for p in command.params if _name(p) not in OF_THIS_CALL}
+    """Return the text of a settings file: the JSON of these values is valid TOML."""
+    values = {_name(p): given.get(p.name) for p in command.params if _name(p) not in NOT_SETTINGS}
     lines = [
         f"{name} = {json.dumps(value, default=str, ensure_ascii=False)}"
         for name, value in values.items()

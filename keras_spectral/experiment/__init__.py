@@ -1,1 +1,1 @@
-"""Cross-validated runs: what is studied, how it is trained, where a run lives."""
+"""Cross-validated runs: subjects and plan, training of the folds, and the folder of a run."""

@@ -1,7 +1,7 @@
 """One training: on one fold, from one seed, in a folder of its own.
 
 Everything that is fitted (standardisation, class weights, weights) is fitted on the training fold
-only. The folder gets its name when it is whole, so an interrupted training leaves none.
+only. The folder gets its final name when it is complete, so an interrupted training leaves none.
 """
 
 import functools
@@ -21,25 +21,25 @@ from keras_spectral.batches import with_groups
 from keras_spectral.capture.sites import require_known_layers
 from keras_spectral.experiment.folder import (
     PROBE_FILE,
+    atomic_folder,
     fold_folder,
-    made_whole,
     training_folder,
 )
 from keras_spectral.experiment.retraining import permuted, summaries
-from keras_spectral.experiment.study import labellings, split
+from keras_spectral.experiment.study import permuted_groups, split
 from keras_spectral.groups import Membership
 from keras_spectral.log.files import write_csv
 from keras_spectral.model import SpectralModel
 from keras_spectral.neuro import models
 
 HELD_OUT = 0.2
-"""Share of the training fold by which early stopping judges."""
+"""Share of the training fold that is held out to measure the loss for early stopping."""
 PROBE_BYTES = 1_000_000_000
-"""The probe holds as many training examples as fit into this, drawn at random if not all do."""
+"""Memory of the probe's examples; a random part of the training fold if not all fit."""
 
 
 def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoch: None):
-    """Train, record and score one fold, if that has not been done.
+    """Train, record and score one fold, unless its folder exists.
 
     Args:
         study: `Study`.
@@ -47,7 +47,7 @@ def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoc
         fold: Number of the fold.
         seed: Number of the repetition.
         folder: Folder of the run.
-        progress: Called after each epoch.
+        progress: Function of `fold, seed, epoch`, called after each epoch.
 
     Returns:
         The folder of the fold: `spectra.csv`, `probe.csv`, `scores.json` and `model.keras`.
@@ -55,11 +55,11 @@ def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoc
     final = fold_folder(folder, fold, seed)
     if final.exists():
         return final
-    with made_whole(final) as part:
+    with atomic_folder(final) as part:
         run = {"fold": fold, "seed": seed}
         writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
-        groups = labellings(study, plan)
-        done = _trained(study, plan, run, groups, plan.spectra, [writer, _told(progress, run)])
+        groups = permuted_groups(study, plan)
+        done = _trained(study, plan, run, groups, plan.spectra, [writer, _reporter(progress, run)])
         done.probe.to_csv(part / PROBE_FILE)
         done.model.save(part / "model.keras")
         (part / "scores.json").write_text(json.dumps({**run, **done.scores}))
@@ -67,7 +67,7 @@ def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoc
 
 
 def retrain_fold(study, plan, number, fold, seed, folder, progress=lambda fold, seed, epoch: None):
-    """Train and score one fold with a permuted target, if that has not been done.
+    """Train and score one fold with a permuted target, unless its folder exists.
 
     Args:
         study: `Study`.
@@ -79,30 +79,30 @@ def retrain_fold(study, plan, number, fold, seed, folder, progress=lambda fold, 
         progress: As in `train_fold`.
 
     Returns:
-        The folder of the training: `summaries.csv.gz` of its looks, and `scores.json`.
+        The folder of the training: `summaries.csv.gz` of its probe, and `scores.json`.
     """
     final = training_folder(folder, number, fold, seed)
     if final.exists():
         return final
-    with made_whole(final) as part:
+    with atomic_folder(final) as part:
         run = {"fold": fold, "seed": seed}
         study = permuted(study, number)
-        done = _trained(study, plan, run, study.groups, None, [_told(progress, run)])
+        done = _trained(study, plan, run, study.groups, None, [_reporter(progress, run)])
         write_csv(summaries(done.probe, number), part / "summaries.csv.gz")
-        scores = {"relabeling": number, **run, **done.scores}
+        scores = {"permutation": number, **run, **done.scores}
         (part / "scores.json").write_text(json.dumps(scores))
     return final
 
 
 def require_layers(study, plan):
-    """Raise, before anything is trained or written, if the network has no such layers.
+    """Raise, before anything is trained or written, if `plan.layers` are not in the network.
 
     Args:
         study: `Study`.
         plan: `Plan`.
 
     Raises:
-        SettingsError: If one of `plan.layers` fits no layer with weights.
+        SettingsError: If an entry of `plan.layers` matches no layer with weights.
     """
     if plan.layers:
         model = _built(plan, study.x, np.arange(1), len(study.classes))
@@ -110,7 +110,7 @@ def require_layers(study, plan):
 
 
 class _Trained(NamedTuple):
-    """A training: its model, the `SpectralLog` of its looks, its scores on the test fold."""
+    """A finished training: model, `SpectralLog` of the probe, scores on the test fold."""
 
     model: Any
     probe: Any
@@ -118,7 +118,7 @@ class _Trained(NamedTuple):
 
 
 def _trained(study, plan, run, groups, spectra, others):
-    """Train one fold from one seed, looking at `groups`; `others` are callbacks."""
+    """Train one fold from one seed with a probe of `groups`; `others` are further callbacks."""
     fold, seed = run["fold"], run["seed"]
     keras.utils.set_random_seed(1000 * seed + fold)
     train, test = split(study, plan, fold, seed)
@@ -141,7 +141,7 @@ def _trained(study, plan, run, groups, spectra, others):
 
 
 def _probe(study, plan, groups, fitted, seed, weights):
-    probed = _probed(study.x, fitted, seed)
+    probed = _probe_examples(study.x, fitted, seed)
     y = study.y[probed]
     return callbacks.SpectralProbe(
         _array(study.x, probed),
@@ -153,19 +153,19 @@ def _probe(study, plan, groups, fitted, seed, weights):
     )
 
 
-def _told(progress, run):
+def _reporter(progress, run):
     return keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: progress(run["fold"], run["seed"], epoch)
     )
 
 
 def _held_out(study, plan, train, seed):
-    """Return the examples to fit on, and those by which early stopping judges, or `None`."""
+    """Return the examples to fit on, and those held out for early stopping, or `None`."""
     if plan.patience is None:
         return train, None
     subjects = train if study.ids is None else np.asarray(study.ids)[train]
     known, first = np.unique(subjects, return_index=True)
-    size = max(len(study.classes), round(HELD_OUT * len(known)))  # of each class at least one
+    size = max(len(study.classes), round(HELD_OUT * len(known)))  # at least one per class
     fitted, _ = train_test_split(
         known, test_size=size, random_state=seed, stratify=study.y[train][first]
     )
@@ -179,14 +179,14 @@ def _early_stopping(plan):
     return [keras.callbacks.EarlyStopping(patience=plan.patience, restore_best_weights=True)]
 
 
-def _array(x, places):
+def _array(x, indices):
     return (
-        np.asarray(x[places], dtype="float32") if isinstance(x, np.ndarray) else x[places].array()
+        np.asarray(x[indices], dtype="float32") if isinstance(x, np.ndarray) else x[indices].array()
     )
 
 
-def _probed(x, fitted, seed):
-    """Return the examples that the probe holds, in their order."""
+def _probe_examples(x, fitted, seed):
+    """Return the indices of the examples of the probe, ascending."""
     room = PROBE_BYTES // (4 * int(np.prod(x.shape[1:])))
     if room >= len(fitted):
         return fitted
@@ -214,8 +214,8 @@ def _built(plan, x, fitted, n_classes):
 
 
 def _scale(x):
-    # A feature that is constant in this training fold may vary in the test fold: divided by its
-    # zero variance, it would be enormous there.
+    # A feature that is constant in the training fold may vary in the test fold: it is not divided
+    # by its variance of zero.
     variance = np.where((x == x[0]).all(axis=0), 1.0, x.var(axis=0, dtype="float64"))
     return x.mean(axis=0, dtype="float64"), variance
 
@@ -228,27 +228,29 @@ def _class_weights(plan, y):
     return dict(zip(classes.tolist(), weights.tolist(), strict=True))
 
 
-def _shuffled_batches(study, groups, places, batch_size, seed):
-    # With a fixed seed Keras would repeat the same batches in every epoch.
-    real = Membership(groups.real_names, groups.mask[:, groups.relabeling == 0])
-    data = with_groups(tf.data.Dataset.from_tensor_slices((places, study.y[places])), real[places])
-    data = data.shuffle(len(places), seed=seed, reshuffle_each_iteration=True)
+def _shuffled_batches(study, groups, indices, batch_size, seed):
+    # With a fixed seed Keras itself would form the same batches in every epoch.
+    real = Membership(groups.real_names, groups.mask[:, groups.permutation == 0])
+    data = with_groups(
+        tf.data.Dataset.from_tensor_slices((indices, study.y[indices])), real[indices]
+    )
+    data = data.shuffle(len(indices), seed=seed, reshuffle_each_iteration=True)
     return _with_examples(data, study.x).batch(batch_size).prefetch(1)
 
 
-def _batches(study, places, batch_size):
-    data = tf.data.Dataset.from_tensor_slices((places, study.y[places]))
+def _batches(study, indices, batch_size):
+    data = tf.data.Dataset.from_tensor_slices((indices, study.y[indices]))
     return _with_examples(data, study.x).batch(batch_size)
 
 
 def _with_examples(data, x):
-    """Put examples in the place of their places: read from disk, if they are there."""
+    """Replace indices by the examples, which are read from disk if they are there."""
     read = (
         functools.partial(tf.gather, tf.constant(x, tf.float32))
         if isinstance(x, np.ndarray)
         else x.tensor
     )
-    return data.map(lambda place, *rest: (read(place), *rest), num_parallel_calls=tf.data.AUTOTUNE)
+    return data.map(lambda index, *rest: (read(index), *rest), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _scores(y, probabilities):

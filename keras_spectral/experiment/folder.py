@@ -1,4 +1,4 @@
-"""The folder of a run: when it may be written, and what of a former run is in it."""
+"""The folder of a run: its files, and when those of a former run may be replaced."""
 
 import contextlib
 import json
@@ -9,10 +9,10 @@ from keras_spectral.errors import DataError
 from keras_spectral.log.files import write_json
 
 RUN_FILE = "run.json"
-MAY_CHANGE = ("retrainings",)
-"""Settings by which a run that goes on may differ: what is finished does not depend on them."""
+MAY_CHANGE = ("permute_target",)
+"""Settings that may change when a run is resumed: finished trainings do not depend on them."""
 PROBE_FILE = "probe.csv"
-"""The log by which the groups of a run are compared."""
+"""The log from which the groups of a run are compared."""
 WRITTEN = (
     "fold_*_seed_*",
     "retrained",
@@ -22,35 +22,37 @@ WRITTEN = (
     "spectra.json",
     PROBE_FILE,
     "probe.json",
-    "probe.relabelings.csv.gz",
+    "probe.permutations.csv.gz",
     "scores.csv",
     "comparison.csv",
     "figures/*.png",
     "report.html",
 )
-"""What a run writes beside `run.json`, and what `overwrite` removes."""
+"""Files and folders of a run besides `run.json`: `overwrite` removes them."""
 
 
 def fold_folder(folder, fold, seed):
-    """Return where a finished fold is kept."""
+    """Return the folder of a finished fold."""
     return training_folder(folder, 0, fold, seed)
 
 
 def training_folder(folder, number, fold, seed):
-    """Return where a finished training is kept, of the `number`-th permuted target, or the real."""
-    place = Path(folder) / "retrained" / str(number) if number else Path(folder)
-    return place / f"fold_{fold}_seed_{seed}"
+    """Return the folder of a finished training; `number` is 0 for the real target."""
+    parent = Path(folder) / "retrained" / str(number) if number else Path(folder)
+    return parent / f"fold_{fold}_seed_{seed}"
 
 
 @contextlib.contextmanager
-def made_whole(final):
-    """Give a folder its name when it is whole, so that an interrupted training leaves none.
+def atomic_folder(final):
+    """Yield an empty folder that is renamed to `final` when it is complete.
+
+    An interrupted training therefore leaves no folder of that name.
 
     Args:
-        final: Where it is to be.
+        final: Path of the complete folder.
 
     Yields:
-        The folder to write to, empty.
+        Path of the folder to write to.
     """
     part = final.with_name(final.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -64,19 +66,19 @@ def prepared(path, what, overwrite=False, resume=False):
 
     Args:
         path: The folder; made if it is absent.
-        what: What `run.json` is to say. Runs of equal `"plan"` and `"data"` are the same.
-        overwrite: Remove first what a former run wrote there, and nothing else.
-        resume: Go on with a former run of the same plan and data.
+        what: Content of `run.json`. Runs are the same if their `"plan"` and `"data"` are equal.
+        overwrite: Remove the files of a former run first, and no others.
+        resume: Continue a former run of the same plan and data.
 
     Returns:
         The path.
 
     Raises:
-        DataError: If it exists and neither was asked for, if it holds something else, or if the
-            former run was another one.
+        DataError: If it exists and neither option is set, if it holds no former run, or if the
+            former run had another plan or other data.
         OSError: If it cannot be written.
     """
-    path, what = Path(path), json.loads(json.dumps(what))  # as it will be read again
+    path, what = Path(path), json.loads(json.dumps(what))  # as it will be when read from the file
     try:
         if _holds_something(path):
             require_usable(path, overwrite, resume)
@@ -94,24 +96,24 @@ def prepared(path, what, overwrite=False, resume=False):
 
 
 def former_run(path):
-    """Return what `run.json` says of the run in a folder.
+    """Return the content of `run.json` in a folder.
 
     Args:
         path: The folder, which need not exist.
 
     Returns:
-        Dictionary; empty if the folder holds no run of ours.
+        Dictionary; empty if the folder holds no run of this library.
     """
     try:
         what = json.loads((Path(path) / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    ours = isinstance(what, dict) and "keras_spectral" in what.get("versions", ())
-    return what if ours else {}
+    is_run = isinstance(what, dict) and "keras_spectral" in what.get("versions", ())
+    return what if is_run else {}
 
 
 def require_usable(path, overwrite, resume):
-    """Check that a folder may be written to, before work is put into what it is to hold.
+    """Check that a folder may be written to, before any training.
 
     Args:
         path: The folder.
@@ -119,7 +121,7 @@ def require_usable(path, overwrite, resume):
         resume: As in `prepared`.
 
     Raises:
-        DataError: If it holds something, and neither was asked for or it is no former run.
+        DataError: If it is not empty, and neither option is set or it holds no former run.
     """
     if not _holds_something(path):
         return
@@ -131,7 +133,7 @@ def require_usable(path, overwrite, resume):
     if not former_run(path):
         raise DataError(
             f"`out` must be the folder of a former run. Received: {path}, without its {RUN_FILE}: "
-            "it may hold something of yours. Try another name."
+            "it may hold other files. Try another name."
         )
 
 
@@ -150,7 +152,7 @@ def _require_same(path, what, resume):
     if resume and changed:
         raise DataError(
             "`--resume` must be given the same data and settings as before. "
-            f"Received: {path}, where these were others: {', '.join(changed)}. "
+            f"Received: {path}, where these differ: {', '.join(changed)}. "
             "Try another `--out`, or `--overwrite`."
         )
 

@@ -1,8 +1,8 @@
-"""The exact null of groups that are the target: the target permuted over subjects, all else again.
+"""The exact null of groups that are the target: the whole experiment with a permuted target.
 
-Training has used the labels of such groups, so relabelled ones differ from them for that reason
-alone. Here every label is drawn anew, of subjects and of what the network is told, and the whole
-experiment is repeated: folds, early stopping, looks.
+Training uses the labels of such groups, so permuted groups differ from them for that reason alone.
+Here the target itself is permuted over subjects, and everything is repeated with it: folds,
+training, early stopping, probes.
 
 Source: Ojala and Garriga, "Permutation tests for studying classifier performance", J. Mach. Learn.
 Res. 11, 2010 (test 1).
@@ -16,13 +16,13 @@ import pandas as pd
 from keras_spectral.errors import DataError
 from keras_spectral.groups import ALL, Membership, permutation_within
 from keras_spectral.log import SpectralLog
-from keras_spectral.log.schema import ALL_FACTS, RELABELING_KEYS
+from keras_spectral.log.schema import ALL_FACTS, PERMUTATION_KEYS
 from keras_spectral.provenance import groups_are_target
 from keras_spectral.summaries import SUMMARIES
 
 MOMENT = ["run", "epoch", "step"]
 TIE = 1e-9
-"""AUCs that differ by less are equal: means of equal numbers differ by rounding."""
+"""AUCs that differ by less are ties: means of equal numbers differ by rounding."""
 
 
 def target_groups(study):
@@ -43,7 +43,7 @@ def target_groups(study):
         raise DataError(
             "Training again with a permuted target must have groups that are the target. "
             f"Received: the groups {', '.join(groups.names)}. Try the column of the target among "
-            "`--groups`; `--relabelings` are the exact null of all other groups."
+            "`--groups`; `--permutations` are the exact null of all other groups."
         )
     return Membership(tuple(names), groups.mask[:, [groups.names.index(name) for name in names]])
 
@@ -51,12 +51,12 @@ def target_groups(study):
 def permuted(study, number):
     """Return a study with its target permuted over subjects, and the groups that are the target.
 
-    Subjects are permuted within each label of `study.within`: what the target shares with these is
-    kept.
+    Subjects are permuted within each label of `study.within`, so an association of the target with
+    these labels stays as it is.
 
     Args:
         study: `Study`.
-        number: Number of the permutation, from 1; each gives the same one at all times.
+        number: Number of the permutation, from 1; it is the seed of the permutation.
 
     Returns:
         `Study`, with those groups alone.
@@ -75,51 +75,52 @@ def permuted(study, number):
 
 
 def summaries(log, number):
-    """Return what is kept of a training with a permuted target.
+    """Return the summaries of a training with a permuted target.
 
     Args:
         log: `SpectralLog` of its probe.
         number: Number of the permutation.
 
     Returns:
-        DataFrame like `SpectralLog.relabelings`.
+        DataFrame like `SpectralLog.permutations`.
     """
-    table = log.summary().assign(relabeling=number)
-    labels = [name for name in log.rows if name not in (*RELABELING_KEYS, *ALL_FACTS)]
-    columns = ["run", *labels, *RELABELING_KEYS[1:], *SUMMARIES]
+    table = log.summary().assign(permutation=number)
+    labels = [name for name in log.rows if name not in (*PERMUTATION_KEYS, *ALL_FACTS)]
+    columns = ["run", *labels, *PERMUTATION_KEYS[1:], *SUMMARIES]
     return table.loc[table["group"] != ALL, columns]
 
 
 def with_retrainings(log, table):
-    """Return a log in which trainings with a permuted target stand in the place of relabelings.
+    """Return a log whose permutations of target groups are trainings with permuted targets.
 
-    Only looks that all trainings of a run have are kept, as early stopping may end some sooner.
+    Only evaluations that all trainings of a run have are used: early stopping may end some sooner.
 
     Args:
         log: `SpectralLog` of the real trainings.
-        table: DataFrame of what `summaries` returned of all others.
+        table: DataFrame, the results of `summaries` of all other trainings.
 
     Returns:
-        `SpectralLog`, whose provenance says `retrained`, the groups concerned.
+        `SpectralLog`; the entry `retrained` of its provenance lists the groups concerned.
     """
     groups = sorted(table["group"].unique())
-    looks = [log.rows.assign(relabeling=0), table]
-    looks = pd.concat([each[[*MOMENT, "relabeling"]].drop_duplicates() for each in looks])
-    number = looks.groupby("run")["relabeling"].transform("nunique")
-    shared = looks.groupby(MOMENT)["relabeling"].transform("nunique") == number
-    kept = table.merge(looks.loc[shared, MOMENT].drop_duplicates(), on=MOMENT)
-    others = log.relabelings[~log.relabelings["group"].isin(groups)]
-    relabelings = pd.concat([others, kept], ignore_index=True) if len(others) else kept
+    tables = [log.rows.assign(permutation=0), table]
+    moments = pd.concat([each[[*MOMENT, "permutation"]].drop_duplicates() for each in tables])
+    number = moments.groupby("run")["permutation"].transform("nunique")
+    shared = moments.groupby(MOMENT)["permutation"].transform("nunique") == number
+    used = table.merge(moments.loc[shared, MOMENT].drop_duplicates(), on=MOMENT)
+    others = log.permutations[~log.permutations["group"].isin(groups)]
+    permutations = pd.concat([others, used], ignore_index=True) if len(others) else used
     provenance = {**log.provenance, "retrained": groups}
-    return SpectralLog(log.rows, log.sigma, relabelings, provenance)
+    return SpectralLog(log.rows, log.sigma, permutations, provenance)
 
 
 def score_test(scores, permuted_scores):
-    """Return how likely scores as good as these are with a permuted target.
+    """Return the permutation p-value of the scores.
 
     Args:
         scores: DataFrame with `auc`, a row per training.
-        permuted_scores: The same of trainings with permuted targets, with their `relabeling`.
+        permuted_scores: DataFrame with `auc` and `permutation`, a row per training with a
+            permuted target.
 
     Returns:
         Dictionary: `mean_auc`, `permuted_mean_auc` (the mean over permutations), and `p`, the share
@@ -128,7 +129,7 @@ def score_test(scores, permuted_scores):
         AUC count as at least as good.
     """
     real = scores["auc"].mean(skipna=False)
-    others = permuted_scores.groupby("relabeling")["auc"].agg(lambda auc: auc.mean(skipna=False))
+    others = permuted_scores.groupby("permutation")["auc"].agg(lambda auc: auc.mean(skipna=False))
     better = ~(others < real - TIE)
     p = np.nan if np.isnan(real) else (1 + better.sum()) / (1 + len(others))
     return {

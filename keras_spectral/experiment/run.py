@@ -1,7 +1,7 @@
 """Cross-validated runs: folds x seeds of one classifier, recorded, compared and reported.
 
-Every fold leaves a folder of its own, made whole at once, so an interrupted run loses no finished
-fold and can be resumed.
+Every fold is written to a folder of its own when it is finished, so an interrupted run loses no
+finished fold and can be resumed.
 """
 
 import inspect
@@ -24,44 +24,45 @@ from keras_spectral.experiment.folder import (
     training_folder,
 )
 from keras_spectral.experiment.retraining import score_test, target_groups, with_retrainings
-from keras_spectral.experiment.study import fingerprint, labellings
-from keras_spectral.experiment.task import train, train_apart, train_quietly, untold
+from keras_spectral.experiment.study import fingerprint, permuted_groups
+from keras_spectral.experiment.task import no_progress, train, train_apart, train_quietly
 from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog, read_log
 from keras_spectral.log.files import read_columns
-from keras_spectral.log.schema import RELABELING_KEYS
+from keras_spectral.log.schema import PERMUTATION_KEYS
 from keras_spectral.neuro import models
 from keras_spectral.provenance import PACKAGES, groups_are_target
 
 
-def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
-    """Train a classifier on every fold and seed, and gather what was recorded.
+def cross_validated(study, plan, folder, progress=no_progress, jobs=1, apart=False):
+    """Train a classifier on every fold and seed, and concatenate the logs.
 
     Folds that are already finished in `folder` are not trained again. `folder` then holds
-    `scores.csv`, `spectra.csv` (every recorded training step), `probe.csv` (looks at the whole
-    training fold, with relabelings), and `fold_*/` with each fold's own logs and `model.keras`.
-    With `plan.retrainings` these take the place of the relabelings of groups that are the target,
-    and `retrained_scores.csv` and `retrained/` are there too.
+    `scores.csv`, `spectra.csv` (every recorded training step), `probe.csv` (evaluations of the
+    whole training fold, with permutations), and `fold_*/` with each fold's logs and `model.keras`.
+    With `plan.permute_target`, trainings with permuted targets take the place of the permutations
+    of groups that are the target, and `retrained_scores.csv` and `retrained/` are there too.
 
     Args:
         study: `Study`.
         plan: `Plan`.
         folder: An existing folder.
-        progress: Called with `fold, seed, epoch, number` after each epoch, `number` being that of
-            the permuted target, 0 of the real one; of trainings in other processes, after the last.
-        jobs: Number of trainings at the same time, through joblib. The results are the same.
-            Trainings with a permuted target have a process of their own in any case.
-        apart: Whether all have, as they must where a worker has threads: inside of
-            `joblib.parallel_config("dask")`, on a cluster whose machines share `folder`.
+        progress: Function of `fold, seed, epoch, number`, called after each epoch; of trainings in
+            other processes, after the last epoch only. `number` is that of the permuted target, 0
+            for the real one.
+        jobs: Number of trainings at the same time, by joblib. Results do not depend on it.
+            Trainings with a permuted target always run in a process of their own.
+        apart: Run all trainings in a process of their own. Needed where workers have threads:
+            inside `joblib.parallel_config("dask")`, on a cluster whose machines share `folder`.
 
     Returns:
         The tuple `(scores, probe log)`: a DataFrame with `fold`, `seed`, `auc`, `accuracy` on the
         test fold, and a `SpectralLog` of all runs.
 
     Raises:
-        DataError: If a class has fewer subjects than there are folds, or a permuted target is
-            asked for where no group is the target.
-        GroupsError: If there is no group, or there are too many with their relabelings.
+        DataError: If a class has fewer subjects than there are folds, or `plan.permute_target` is
+            set and no group is the target.
+        GroupsError: If there is no group, or there are too many with their permutations.
     """
     folder = Path(folder)
     _require_possible(study, plan)
@@ -82,7 +83,9 @@ def cross_validated(study, plan, folder, progress=untold, jobs=1, apart=False):
 def _require_possible(study, plan):
     arguments = inspect.signature(getattr(models, plan.model)).parameters.values()
     optional = [each.name for each in arguments if each.default is not each.empty]
-    known = [name for name in optional if name not in ("standardize", "name")]  # given by us
+    known = [
+        name for name in optional if name not in ("standardize", "name")
+    ]  # set by this package
     unknown = [name for name in plan.options if name not in known]
     if unknown:
         raise DataError(
@@ -90,9 +93,9 @@ def _require_possible(study, plan):
             f"Received: {', '.join(unknown)}. Try some of {', '.join(known)}."
         )
     require_layers(study, plan)
-    if plan.retrainings:
+    if plan.permute_target:
         target_groups(study)
-    return labellings(study, plan)
+    return permuted_groups(study, plan)
 
 
 def prepared_folder(path, study, plan, overwrite=False, resume=False):
@@ -102,15 +105,15 @@ def prepared_folder(path, study, plan, overwrite=False, resume=False):
         path: The folder; made if it is absent.
         study: `Study`.
         plan: `Plan`.
-        overwrite: Remove first what a former run wrote there, and nothing else.
-        resume: Go on with a former run of the same plan and data.
+        overwrite: Remove the files of a former run first, and no others.
+        resume: Continue a former run of the same plan and data.
 
     Returns:
         The path.
 
     Raises:
         DataError: If the folder may not be used, or the plan does not suit the study.
-        GroupsError: If there is no group, or there are too many with their relabelings.
+        GroupsError: If there is no group, or there are too many with their permutations.
         SettingsError: If the network has no such layers.
         OSError: If it cannot be written.
     """
@@ -136,12 +139,12 @@ def _gathered(plan, study, folder):
     }
     spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
     probe = SpectralLog.concat([read_log(f / PROBE_FILE) for f in finished])
-    if plan.retrainings:
+    if plan.permute_target:
         again = [training_folder(folder, *each) for each in plan.all_trainings if each[0]]
         others = _scores(again)
         others.to_csv(folder / "retrained_scores.csv", index=False)
         about["score_test"] = score_test(scores, others)
-        tables = [read_columns(f / "summaries.csv.gz", RELABELING_KEYS) for f in again]
+        tables = [read_columns(f / "summaries.csv.gz", PERMUTATION_KEYS) for f in again]
         probe = with_retrainings(probe, pd.concat(tables, ignore_index=True))
     for log, name in ((spectra, "spectra.csv"), (probe, PROBE_FILE)):
         log.provenance |= about
@@ -157,7 +160,7 @@ def findings(probe, folder, study):
     """Compare the groups of each factor, and write `comparison.csv`, `report.html`, `figures/`.
 
     Args:
-        probe: `SpectralLog` of the looks at the training folds.
+        probe: `SpectralLog` of the probes of all folds.
         folder: Folder of the run.
         study: `Study`.
 

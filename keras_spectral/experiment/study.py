@@ -1,4 +1,4 @@
-"""What is studied, and how: the subjects of a run, and its plan."""
+"""The subjects of a run, and its plan: how to train and what to record."""
 
 import hashlib
 import math
@@ -10,16 +10,16 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from keras_spectral import schedules
 from keras_spectral.errors import DataError
-from keras_spectral.groups import Membership, relabelings
+from keras_spectral.groups import Membership, permutations
 from keras_spectral.neuro.targets import require_enough_per_class
 from keras_spectral.settings import QUANTITIES, Spectra
 
 MODELS = ("mlp", "bilstm", "transformer", "cnn1d", "cnn3d")
-"""What can be trained: functions of `neuro.models`."""
-LOOKS = {"mlp": 40}
-"""How often the probe looks at a training, at most, by default."""
-FEW_LOOKS = 6
-"""The same of other models, of which a look takes seconds."""
+"""Names of the functions of `neuro.models` that can be trained."""
+EVALUATIONS = {"mlp": 40}
+"""Default of the largest number of evaluations of the probe during a training, by model."""
+FEW_EVALUATIONS = 6
+"""The same for other models, where an evaluation takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,18 @@ class Study:
             `[n, t, r]` of time series, or `Volumes`.
         y: Integer array `[n]` of classes.
         classes: Class names, in the order of `y`.
-        groups: What `fit(groups=…)` accepts, one row per example; alike for all examples of a
-            subject, as relabelings permute them over subjects.
-        about: What is known of the data, for the provenance; `simulated=True` if it is not real.
-        ids: The subject of each example, if some have several, as windows of a time series: no fold
-            parts them. `None`: every example is a subject.
-        strata: A label per example, such as its site, that all folds should have in equal shares,
-            beside the classes. `None`: the classes alone.
-        within: A label per example, such as its site, within which groups, and a permuted target,
-            are relabelled: the association with it is no part of what is tested. `None`: over all.
+        groups: What `fit(groups=…)` accepts, one row per example; equal for all examples of a
+            subject, as they are permuted over subjects.
+        about: Dictionary of facts about the data, for the provenance; `simulated=True` for
+            simulated data.
+        ids: Array `[n]` with the subject of each example, if subjects have several, such as windows
+            of a time series: all examples of a subject are in the same fold. `None`: every example
+            is a subject.
+        stratify: Array `[n]` of labels, such as the site, that all folds should have in equal
+            shares, in addition to the classes. `None`: the classes alone.
+        within: Array `[n]` of labels, such as the site, within which groups and a permuted target
+            are permuted, so that an association with these labels is not tested. `None`: groups
+            are permuted over all subjects.
     """
 
     x: Any
@@ -48,7 +51,7 @@ class Study:
     groups: object
     about: dict
     ids: Any = None
-    strata: Any = None
+    stratify: Any = None
     within: Any = None
 
 
@@ -61,17 +64,17 @@ class Plan:
         seeds: Number of repetitions, each with its own folds and initial weights.
         epochs: Number of epochs.
         batch_size: Examples per step.
-        relabelings: Number of relabelings of the groups, the null distribution; 0 for none.
+        permutations: Number of permutations of the groups, the null distribution; 0 for none.
         every: Training steps between two records.
-        probe_every: Epochs between two looks at the whole training fold, by which groups are
-            compared; `None` is every epoch, up to 40 looks (6 of other models than `mlp`).
+        probe_every: Epochs between two evaluations of the whole training fold, from which groups
+            are compared; `None` is every epoch, up to 40 evaluations (6 if `model` is not `mlp`).
         model: One of `MODELS`.
         options: Dictionary of arguments of that function, such as `{"units": 64}`.
-        balanced: Whether classes weigh equally in the loss, whatever their sizes.
-        patience: Epochs without a better loss on held out training subjects after which training
-            stops, with the best weights; `None`: no early stopping, nobody is held out.
-        retrainings: Repetitions of the whole experiment with the target permuted over subjects: the
-            null distribution of groups that are the target. 0 for none.
+        balanced: Whether classes have equal weight in the loss, whatever their sizes.
+        patience: Epochs without a lower loss on held-out training subjects after which training
+            stops, with the best weights; `None`: no early stopping, no subject is held out.
+        permute_target: Repetitions of the whole experiment with the target permuted over subjects:
+            the null distribution of groups that are the target. 0 for none.
         layers: Paths or patterns of the layers to record, such as `("conv_*",)`; empty for all.
         quantities: Which matrices to record: any of `"activation"`, `"adjoint"`, `"gradient"`.
     """
@@ -80,14 +83,14 @@ class Plan:
     seeds: int = 1
     epochs: int = 40
     batch_size: int = 32
-    relabelings: int = 99
+    permutations: int = 99
     every: int = 1
     probe_every: int | None = None
     model: str = "mlp"
     options: dict = field(default_factory=dict)
     balanced: bool = False
     patience: int | None = None
-    retrainings: int = 0
+    permute_target: int = 0
     layers: tuple = ()
     quantities: tuple = QUANTITIES
 
@@ -104,9 +107,9 @@ class Plan:
 
     @property
     def probe_schedule(self):
-        """The schedule of the looks."""
-        looks = LOOKS.get(self.model, FEW_LOOKS)
-        return schedules.epochs(self.probe_every or math.ceil(self.epochs / looks))
+        """The schedule of the probe."""
+        evaluations = EVALUATIONS.get(self.model, FEW_EVALUATIONS)
+        return schedules.epochs(self.probe_every or math.ceil(self.epochs / evaluations))
 
     @property
     def trainings(self):
@@ -115,11 +118,11 @@ class Plan:
 
     @property
     def tasks(self):
-        """List, for the real target, 0, and then each permuted one, of all `(number, fold, seed)`.
+        """List of tasks, each a list of `(number, fold, seed)`: one task per target.
 
-        What trains a permuted target in one process trains all of its folds there.
+        Number 0 is the real target. All folds of a permuted target are trained in one process.
         """
-        return [[(k, *pair) for pair in self.trainings] for k in range(self.retrainings + 1)]
+        return [[(k, *pair) for pair in self.trainings] for k in range(self.permute_target + 1)]
 
     @property
     def all_trainings(self):
@@ -127,8 +130,8 @@ class Plan:
         return [training for task in self.tasks for training in task]
 
 
-def labellings(study, plan):
-    """Return the groups of a study, with their relabelings.
+def permuted_groups(study, plan):
+    """Return the groups of a study, with their permutations.
 
     Args:
         study: `Study`.
@@ -139,14 +142,16 @@ def labellings(study, plan):
 
     Raises:
         DataError: If a class has fewer subjects than there are folds.
-        GroupsError: If there is no group, there are too many with their relabelings, or examples
+        GroupsError: If there is no group, there are too many with their permutations, or examples
             of a subject differ in their groups.
     """
     require_enough_per_class(study.y[_first_of_each(study)], study.classes, plan.folds)
     groups = Membership.of(study.groups, n=len(study.y))
-    if not plan.relabelings:
+    if not plan.permutations:
         return groups
-    return relabelings(groups, n=plan.relabelings, seed=0, subjects=study.ids, strata=study.within)
+    return permutations(
+        groups, n=plan.permutations, seed=0, subjects=study.ids, within=study.within
+    )
 
 
 def split(study, plan, fold, seed):
@@ -159,9 +164,9 @@ def split(study, plan, fold, seed):
         seed: Number of the repetition.
 
     Returns:
-        Pair of integer arrays. All examples of a subject are on one side.
+        The tuple of integer arrays `(train, test)`. All examples of a subject are in one of them.
     """
-    strata = study.y if study.strata is None else _crossed(study.y, study.strata)
+    strata = study.y if study.stratify is None else _crossed(study.y, study.stratify)
     if study.ids is None:
         folds = StratifiedKFold(plan.folds, shuffle=True, random_state=seed)
         return list(folds.split(strata, strata))[fold]
@@ -170,7 +175,7 @@ def split(study, plan, fold, seed):
 
 
 def fingerprint(study, groups):
-    """Return hashes that tell whether a study is the same as before.
+    """Return hashes of a study, to compare it with that of a former run.
 
     Args:
         study: `Study`.
@@ -181,8 +186,8 @@ def fingerprint(study, groups):
     """
     x = study.x
     examples = np.ascontiguousarray(x) if isinstance(x, np.ndarray) else repr(x).encode()
-    ways = (study.ids, study.strata, study.within)
-    split_by = repr([None if way is None else list(way) for way in ways])
+    columns = (study.ids, study.stratify, study.within)
+    split_by = repr([None if column is None else list(column) for column in columns])
     parts = {
         "features": examples,
         "target": repr((study.classes, study.y.tolist())).encode(),

@@ -1,4 +1,4 @@
-"""Some trainings as a task, which any process can be given.
+"""Some trainings as a task that can run in another process.
 
 python -m keras_spectral.experiment.task < PICKLED_ARGUMENTS
 """
@@ -13,12 +13,12 @@ from keras_spectral.experiment.folder import training_folder
 from keras_spectral.experiment.quiet import load_tensorflow
 
 
-def untold(fold, seed, epoch, number):
-    """Take no notice of progress."""
+def no_progress(fold, seed, epoch, number):
+    """Ignore the progress of a run."""
 
 
-def train(study, plan, trainings, folder, progress=untold):
-    """Do some trainings of a run, those that have not been done.
+def train(study, plan, trainings, folder, progress=no_progress):
+    """Run some trainings of a run, without those that are finished.
 
     Args:
         study: `Study`.
@@ -33,20 +33,20 @@ def train(study, plan, trainings, folder, progress=untold):
     from keras_spectral.experiment.fold import retrain_fold, train_fold
 
     for number, fold, seed in trainings:
-        told = functools.partial(_tell, progress, number)
+        report = functools.partial(_report, progress, number)
         if number:
-            retrain_fold(study, plan, number, fold, seed, folder, told)
+            retrain_fold(study, plan, number, fold, seed, folder, report)
         else:
-            train_fold(study, plan, fold, seed, folder, told)
+            train_fold(study, plan, fold, seed, folder, report)
     return trainings
 
 
-def _tell(progress, number, fold, seed, epoch):
+def _report(progress, number, fold, seed, epoch):
     progress(fold, seed, epoch, number)
 
 
 def train_quietly(*arguments):
-    """Do the same in a process that is ours, where TensorFlow's notes may be silenced.
+    """Run `train` in a worker process of this package, without the messages of TensorFlow.
 
     Args:
         *arguments: As of `train`.
@@ -59,11 +59,11 @@ def train_quietly(*arguments):
 
 
 def train_apart(*arguments):
-    """Do the same in a process of its own, unless all has been done.
+    """Run `train` in a process of its own, unless all trainings are finished.
 
-    Keras draws its seeds from the random numbers of the process, and so do the threads of a Dask
-    worker: there, no training would repeat another. And of every model that was trained Keras keeps
-    some megabytes until its process ends.
+    Keras draws its seeds from the random state of the process, which the threads of a Dask worker
+    share: there, trainings could not be reproduced. Keras also keeps some megabytes of every
+    trained model until the process ends.
 
     Args:
         *arguments: As of `train`.
@@ -72,7 +72,7 @@ def train_apart(*arguments):
         The trainings.
 
     Raises:
-        RecordingError: If that process fails; with the end of what it said.
+        RecordingError: If that process fails; the message ends with its standard error.
     """
     _, _, trainings, folder = arguments
     if all(training_folder(folder, *each).exists() for each in trainings):
@@ -84,8 +84,8 @@ def train_apart(*arguments):
         check=False,
     )
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()[-2000:]
-        raise RecordingError(f"A training must end well. Received: {said}")
+        message = done.stderr.decode(errors="replace").strip()[-2000:]
+        raise RecordingError(f"A training must not fail. Received: {message}")
     return trainings
 
 

@@ -1,4 +1,4 @@
-"""What was recorded: the table, its summaries, and its files. Needs no TensorFlow."""
+"""Logs: the table of recorded spectra, its summaries, and its files. Needs no TensorFlow."""
 
 from keras_spectral.log.reading import read_log
 from keras_spectral.log.spectral_log import SpectralLog

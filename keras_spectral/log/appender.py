@@ -1,4 +1,4 @@
-"""Appending to a log on disk: the header once, no row twice, never half a row."""
+"""Appending to a log on disk: the header once, no row twice, complete rows only."""
 
 import os
 import zlib
@@ -7,16 +7,16 @@ from pathlib import Path
 import pandas as pd
 
 from keras_spectral.errors import LogError
-from keras_spectral.log.files import csv_ready, read_columns, relabelings_path, write_csv
+from keras_spectral.log.files import csv_ready, permutations_path, read_columns, write_csv
 from keras_spectral.log.schema import ALL_FACTS, KEYS
 
 
 class LogAppender:
-    """Appends logs to a CSV file and its relabelings file.
+    """Appends logs to a CSV file and its permutations file.
 
     Args:
         path: The CSV file.
-        append: Keep what the file holds; otherwise it is emptied now.
+        append: Keep the rows of an existing file; otherwise it is emptied now.
 
     Raises:
         LogError: If an existing file to append to is not a log.
@@ -26,27 +26,27 @@ class LogAppender:
     def __init__(self, path, append):
         self._tables = [
             _TableAppender(Path(path), KEYS, append),
-            _TableAppender(relabelings_path(path), (*KEYS, "relabeling"), append),
+            _TableAppender(permutations_path(path), (*KEYS, "permutation"), append),
         ]
 
     def write(self, log):
-        """Append a log's rows and relabelings, except those that the files hold already.
+        """Append a log's rows and permutations, except those that the files already hold.
 
         Args:
             log: `SpectralLog`.
 
         Raises:
-            OSError: If a file cannot be written; both then hold what they held before.
+            OSError: If a file cannot be written; both are then as they were before.
         """
-        tables = zip(self._tables, (log.to_dataframe(), log.relabelings), strict=True)
+        tables = zip(self._tables, (log.to_dataframe(), log.permutations), strict=True)
         new = [appender.prepared(table) for appender, table in tables]
         sizes = [appender.size for appender in self._tables]
         try:
             for appender, table in zip(self._tables, new, strict=True):
                 appender.append(table)
-        except BaseException:  # an interrupt must not leave half a row either
+        except BaseException:  # KeyboardInterrupt too: no incomplete row may remain
             for appender, size in zip(self._tables, sizes, strict=True):
-                appender.cut(size)
+                appender.truncate(size)
             raise
 
 
@@ -55,9 +55,9 @@ class _TableAppender:
         self._path = path
         self._keys = list(keys)
         self._columns: list[str] = []
-        self._held: set[tuple] = set()
+        self._written: set[tuple] = set()
         if append and self.size:
-            self._take_over()
+            self._continue_file()
         elif path.suffix == ".gz":
             path.unlink(missing_ok=True)
         else:
@@ -69,10 +69,10 @@ class _TableAppender:
         return self._path.stat().st_size if self._path.exists() else 0
 
     def prepared(self, table):
-        """Return the rows that are not held yet, after making room for their columns."""
-        if self._held and len(table):
+        """Return the rows that are not in the file yet, after adding their columns to the file."""
+        if self._written and len(table):
             keys = table[self._keys].itertuples(index=False, name=None)
-            table = table[[key not in self._held for key in keys]]
+            table = table[[key not in self._written for key in keys]]
         if len(table) and self._columns and set(table.columns) - set(self._columns):
             self._widen(table)
         return table
@@ -90,13 +90,13 @@ class _TableAppender:
             compression="gzip" if self._path.suffix == ".gz" else None,
         )
 
-    def cut(self, size):
-        """Take back what was appended to a file that had `size` bytes."""
+    def truncate(self, size):
+        """Cut the file to `size` bytes, its size before rows were appended."""
         if self._path.exists():
             os.truncate(self._path, size)
 
-    def _take_over(self):
-        text, whole = _contents(self._path)
+    def _continue_file(self):
+        text, size = _contents(self._path)
         header = text.partition(b"\n")[0].decode(errors="replace").strip().split(",")
         missing = [key for key in self._keys if key not in header]
         if missing or b"\n" not in text:
@@ -104,14 +104,14 @@ class _TableAppender:
                 "`append=True` must be used with a log file. "
                 f"Received: {self._path}, without the columns {missing}. Try another file name."
             )
-        self.cut(whole)
-        if whole:
+        self.truncate(size)
+        if size:
             held = read_columns(self._path, self._keys)
             self._columns = list(held.columns)
-            self._held = set(held[self._keys].itertuples(index=False, name=None))
+            self._written = set(held[self._keys].itertuples(index=False, name=None))
 
     def _widen(self, table):
-        # A batch with more rows than any before has longer spectra. Rewritten once, at once.
+        # A batch with more rows than any before has longer spectra: the file is rewritten.
         held = pd.read_csv(self._path, dtype=str, keep_default_na=False)
         new = [column for column in table.columns if column not in self._columns]
         labels = [name for name in new if name not in ALL_FACTS and not name.startswith("sigma_")]
@@ -123,15 +123,15 @@ class _TableAppender:
 
 
 def _contents(path):
-    # What can be read of a file, and the number of bytes up to which nothing is cut off.
+    # The readable part of a file, and the number of bytes of its complete rows or gzip members.
     data = path.read_bytes()
     if path.suffix != ".gz":
         return data, data.rfind(b"\n") + 1
-    text, whole = b"", 0
-    while whole < len(data):
+    text, size = b"", 0
+    while size < len(data):
         member = zlib.decompressobj(wbits=31)
         try:
-            text += member.decompress(data[whole:])
+            text += member.decompress(data[size:])
         except zlib.error as error:
             raise LogError(
                 f"`append=True` must be used with a log file. Received: {path}, which cannot be "
@@ -139,5 +139,5 @@ def _contents(path):
             ) from error
         if not member.eof:
             break
-        whole = len(data) - len(member.unused_data)
-    return text, whole
+        size = len(data) - len(member.unused_data)
+    return text, size

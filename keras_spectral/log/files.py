@@ -1,4 +1,4 @@
-"""Files of a log: CSV, Parquet, the relabelings and the provenance beside them."""
+"""Files of a log: CSV or Parquet, and with them permutations and provenance."""
 
 import json
 import os
@@ -9,39 +9,39 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import LogError
-from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS, TEXT, WHOLE_NUMBERS
+from keras_spectral.log.schema import FACTS, KEYS, PERMUTATION_KEYS, TEXT, WHOLE_NUMBERS
 
 ROUND_TRIP = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
-"""Older pandas must be asked to read floats exactly; newer ones do, and warn when asked."""
+"""Older pandas reads floats exactly only with this option; newer pandas always does, and warns."""
 
 NAN = "nan"
-"""How a NaN singular value is written; an empty field means that there is no such value."""
+"""Text of a NaN singular value; an empty field is a value that does not exist."""
 
 
-def relabelings_path(path):
-    """Return where the relabelings of the log at `path` are kept."""
-    return _stem(path).with_name(_stem(path).name + ".relabelings.csv.gz")
+def permutations_path(path):
+    """Return the path of the permutations of the log at `path`."""
+    return _stem(path).with_name(_stem(path).name + ".permutations.csv.gz")
 
 
 def json_path(path):
-    """Return where the provenance of the log at `path` is kept."""
+    """Return the path of the provenance of the log at `path`."""
     return _stem(path).with_name(_stem(path).name + ".json")
 
 
 def write_csv(table, path):
-    """Write a table to CSV, replacing the file at once.
+    """Write a table to CSV, replacing the file atomically.
 
     Args:
-        table: DataFrame of log rows or relabelings.
+        table: DataFrame of log rows or permutations.
         path: File to write; `.gz` compresses.
     """
-    # Without the time, equal tables make equal files.
+    # Without the time of writing, equal tables make equal files.
     compression = {"method": "gzip", "mtime": 0} if Path(path).suffix == ".gz" else None
     _replace(path, lambda part: csv_ready(table).to_csv(part, index=False, compression=compression))
 
 
 def write_parquet(table, path):
-    """Write a table to Parquet, replacing the file at once.
+    """Write a table to Parquet, replacing the file atomically.
 
     Args:
         table: DataFrame of log rows.
@@ -51,33 +51,33 @@ def write_parquet(table, path):
 
 
 def write_text(text, path):
-    """Write a text file, replacing it at once.
+    """Write a text file, replacing it atomically.
 
     Args:
-        text: What to write.
+        text: Text to write, as UTF-8.
         path: File to write.
     """
     _replace(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
 
 
 def write_json(data, path):
-    """Write plain data to JSON, replacing the file at once.
+    """Write a dictionary to JSON, replacing the file atomically.
 
     Args:
-        data: Dictionary; NumPy numbers and arrays become plain ones.
+        data: Dictionary; NumPy numbers and arrays become numbers and lists.
         path: File to write.
     """
     write_text(json.dumps(data, indent=1, default=_plain), path)
 
 
 def csv_ready(table):
-    """Return log rows with NaN singular values spelled out, so that reading tells them from none.
+    """Return log rows with the text of NaN singular values, to distinguish them from absent ones.
 
     Args:
-        table: DataFrame of log rows, or of anything else, which is returned as it is.
+        table: DataFrame of log rows; another table is returned unchanged.
 
     Returns:
-        A DataFrame to be written with an empty field for what is absent.
+        DataFrame, to be written with empty fields for absent values.
     """
     if "frobenius_norm" not in table or "sigma_1" not in table:
         return table
@@ -108,27 +108,27 @@ def read_table(path):
             "A log must hold numbers as singular values. "
             f"Received: {path}, with text in {text[0]}. Was the file edited?"
         )
-    kept = table.filter(like="sigma_").notna().sum(axis=1).to_numpy()
+    found = table.filter(like="sigma_").notna().sum(axis=1).to_numpy()
     expected = table["rank_bound"].to_numpy()
     known = table["frobenius_norm"].notna().to_numpy() & ~table["truncated"].to_numpy(dtype=bool)
-    bad = np.flatnonzero(known & (kept != expected))
+    bad = np.flatnonzero(known & (found != expected))
     if len(bad):
         raise LogError(
             "A log must hold `rank_bound` singular values in every row that is not truncated. "
-            f"Received: {path}, whose row {bad[0] + 1} holds {kept[bad[0]]} of "
+            f"Received: {path}, whose row {bad[0] + 1} holds {found[bad[0]]} of "
             f"{expected[bad[0]]}. The file was edited or cut off; try a copy without that row."
         )
     return table
 
 
-def read_relabelings(path):
-    """Read the relabelings beside the log at `path`, or `None` if there are none."""
-    beside = relabelings_path(path)
-    return read_columns(beside, RELABELING_KEYS) if beside.exists() else None
+def read_permutations(path):
+    """Read the permutations of the log at `path`; `None` if there are none."""
+    beside = permutations_path(path)
+    return read_columns(beside, PERMUTATION_KEYS) if beside.exists() else None
 
 
 def read_provenance(path):
-    """Read the provenance beside the log at `path`, or an empty dictionary."""
+    """Read the provenance of the log at `path`; an empty dictionary if there is none."""
     beside = json_path(path)
     if not beside.exists():
         return {}
@@ -189,7 +189,7 @@ def _read_csv(path):
     numbers = [column for column in header if column not in types]
     labels = header[: header.get_loc("epoch")] if "epoch" in header else []
     absent = {column: [""] if column in labels else ["", NAN] for column in numbers}
-    if "truncated" in header:  # then rows have spectra, and each has a norm
+    if "truncated" in header:  # a table of spectra: each row has a norm
         types |= {"frobenius_norm": float}
         absent |= {"frobenius_norm": [NAN]}
     return pd.read_csv(
@@ -211,7 +211,7 @@ def _require_whole_lines(path):
     if fields and (not tail.endswith(b"\n") or last.count(b",") < fields):
         raise ValueError(
             "its last line is cut off (did a run crash, or the disk fill up?). Everything before "
-            f"that line is whole: delete the last line, which begins with {last[:60]!r}"
+            f"that line is complete: delete the last line, which begins with {last[:60]!r}"
         )
 
 

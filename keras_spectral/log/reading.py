@@ -1,4 +1,4 @@
-"""Logs from files. Needs no TensorFlow."""
+"""Reading of logs from files. Needs no TensorFlow."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ def read_log(path):
     """Read a log that was written by `to_csv`, `to_parquet` or `SpectralCSVLogger`.
 
     Args:
-        path: The `.csv`, `.csv.gz` or `.parquet` file. Relabelings and provenance are read from the
-            files beside it, if they are there.
+        path: The `.csv`, `.csv.gz` or `.parquet` file. Permutations and provenance are read from
+            the files beside it, if they are there.
 
     Returns:
         A `SpectralLog` equal to the written one, value for value.
@@ -30,4 +30,4 @@ def read_log(path):
     columns = [column for column in table if column.startswith("sigma_")]
     rows, sigma = table.drop(columns=columns), table[columns].to_numpy(dtype=float)
     require_unique_keys(rows)
-    return SpectralLog(rows, sigma, files.read_relabelings(path), files.read_provenance(path))
+    return SpectralLog(rows, sigma, files.read_permutations(path), files.read_provenance(path))

@@ -7,20 +7,20 @@ KEYS = ("run", "epoch", "step", "layer", "weight", "quantity", "group")
 
 FACTS = ("n_examples", "batch_size", "n_rows", "rank_bound", "frobenius_norm", "truncated")
 """Describe a row: examples of the group in the batch, examples in the batch, rows of the matrix,
-largest possible rank, exact Frobenius norm, and whether small singular values were left out."""
+largest possible rank, exact Frobenius norm, and whether small singular values are missing."""
 
 RESIDUAL = "residual_norm"
-"""A further fact of logs whose singular values were found in a subspace: the Frobenius norm of what
-it missed, 0 where it missed nothing. It bounds the errors, see `SpectralLog.sigma_error`."""
+"""A further fact of logs recorded with `method="subspace"`: the Frobenius norm of the part of the
+matrix outside the subspace. It bounds the errors, see `SpectralLog.sigma_error`."""
 
 ALL_FACTS = (*FACTS, RESIDUAL)
 """Every column that describes a row and does not identify it."""
 
-RELABELING_KEYS = (*KEYS, "relabeling", "n_examples", "batch_size", "n_rows")
-"""Columns of the relabelings table, followed by one column per summary."""
+PERMUTATION_KEYS = (*KEYS, "permutation", "n_examples", "batch_size", "n_rows")
+"""Columns of the permutations table, followed by one column per summary."""
 
 TEXT = ("run", "layer", "weight", "quantity", "group")
-WHOLE_NUMBERS = ("epoch", "step", "n_examples", "batch_size", "n_rows", "rank_bound", "relabeling")
+WHOLE_NUMBERS = ("epoch", "step", "n_examples", "batch_size", "n_rows", "rank_bound", "permutation")
 
 
 def sigma_columns(k):
@@ -35,9 +35,9 @@ def require_run_labels(labels):
         labels: Mapping from label names to values.
 
     Raises:
-        LogError: If it has.
+        LogError: If one has.
     """
-    taken = [name for name in labels if name in (*KEYS, *ALL_FACTS, *RELABELING_KEYS)]
+    taken = [name for name in labels if name in (*KEYS, *ALL_FACTS, *PERMUTATION_KEYS)]
     taken += [name for name in labels if str(name).startswith("sigma_")]
     if taken:
         raise LogError(
@@ -53,7 +53,7 @@ def require_unique_keys(rows):
         rows: DataFrame of keys and facts.
 
     Raises:
-        LogError: If they have.
+        LogError: If keys are repeated.
     """
     keys = [column for column in rows if column not in ALL_FACTS]
     duplicate = rows.duplicated(keys)

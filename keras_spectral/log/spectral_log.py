@@ -1,7 +1,7 @@
 """The log: one row per recorded spectrum, its summaries, and its files. Needs no TensorFlow.
 
-A row is keyed by `(run, epoch, step, layer, weight, quantity, group)`. It stores singular values
-and what is needed to read them, never opinions: every summary is derived when asked.
+A row is identified by `(run, epoch, step, layer, weight, quantity, group)`. It stores singular
+values and sizes only; summaries are computed from them on request.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from keras_spectral.log.schema import (
     ALL_FACTS,
     FACTS,
     KEYS,
-    RELABELING_KEYS,
+    PERMUTATION_KEYS,
     RESIDUAL,
     require_run_labels,
     require_unique_keys,
@@ -39,20 +39,22 @@ class SpectralLog:
         rows: DataFrame with the key and fact columns of the schema, one row per spectrum. Columns
             before `epoch` other than `run` label the run (`fold`, `seed`, …).
         sigma: Array `[r, k]`, singular values of each row, largest first, NaN beyond its length.
-        relabelings: DataFrame with summaries of relabelled pseudo-groups, or `None`.
-        provenance: What made the log: versions, fingerprints, settings, seeds.
+        permutations: DataFrame with summaries of permuted groups, or `None`.
+        provenance: Dictionary of versions, fingerprints, settings, seeds.
 
     Attributes:
-        relabelings: DataFrame, one row per pseudo-group spectrum: the keys, `relabeling` (from 1),
-            sizes, and every summary of `keras_spectral.summaries`.
-        provenance: Dictionary that goes beside the log as JSON.
+        permutations: DataFrame, one row per spectrum of a permuted group: the keys, `permutation`
+            (from 1), sizes, and every summary of `keras_spectral.summaries`.
+        provenance: Dictionary that is written to JSON with the log.
     """
 
-    def __init__(self, rows=None, sigma=None, relabelings=None, provenance=None):
+    def __init__(self, rows=None, sigma=None, permutations=None, provenance=None):
         self._blocks = Spool([] if rows is None else [(rows, np.asarray(sigma, dtype=float))])
         self._whole: tuple[pd.DataFrame, np.ndarray] | None = None
-        self._pseudo = Spool([] if relabelings is None else [(relabelings, _nothing(relabelings))])
-        self._whole_pseudo: pd.DataFrame | None = None
+        self._permuted = Spool(
+            [] if permutations is None else [(permutations, _no_sigma(permutations))]
+        )
+        self._whole_permuted: pd.DataFrame | None = None
         self.provenance: dict[str, Any] = dict(provenance or {})
 
     def append(self, other):
@@ -63,8 +65,8 @@ class SpectralLog:
         """
         for block in other._blocks.after(0):
             self._blocks.append(*block)
-        for block in other._pseudo.after(0):
-            self._pseudo.append(*block)
+        for block in other._permuted.after(0):
+            self._permuted.append(*block)
         self.provenance = {**other.provenance, **self.provenance}
 
     @classmethod
@@ -107,15 +109,15 @@ class SpectralLog:
         require_run_labels(labels)
         text = " ".join(f"{key}={value}" for key, value in labels.items()) or str(run)
 
-        def relabelled(rows):
-            kept = rows.drop(columns=[c for c in ("run", *labels) if c in rows])
+        def labelled(rows):
+            table = rows.drop(columns=[c for c in ("run", *labels) if c in rows])
             for position, (name, value) in enumerate({"run": text, **labels}.items()):
-                kept.insert(position, name, value)
-            return kept
+                table.insert(position, name, value)
+            return table
 
         new = SpectralLog(provenance=self.provenance)
-        new._blocks = Spool((relabelled(rows), sigma) for rows, sigma in self._blocks)
-        new._pseudo = Spool((relabelled(table), nothing) for table, nothing in self._pseudo)
+        new._blocks = Spool((labelled(rows), sigma) for rows, sigma in self._blocks)
+        new._permuted = Spool((labelled(table), sigma) for table, sigma in self._permuted)
         return new
 
     def __len__(self):
@@ -139,28 +141,28 @@ class SpectralLog:
 
     @property
     def sigma_error(self):
-        """Array `[r, k]` like `sigma`: how far each value may be from the exact one, at most.
+        """Array `[r, k]` like `sigma`: an upper bound of the error of each singular value.
 
-        0 where values were found exactly, up to rounding; see `Spectra(method="subspace")`.
+        0 where values are exact up to rounding; see `Spectra(method="subspace")`.
         """
         rows, sigma = self._merged()
         missed = rows[RESIDUAL] if RESIDUAL in rows else np.zeros(len(rows))
         return sigma_errors(sigma, missed)
 
     @property
-    def relabelings(self):
-        """DataFrame of the summaries of relabelled pseudo-groups, empty if there are none."""
-        if not len(self._pseudo):
-            return pd.DataFrame(columns=[*RELABELING_KEYS, *SUMMARIES])
-        if self._whole_pseudo is None or len(self._whole_pseudo) != len(self._pseudo):
-            tables = [table for table, _ in self._pseudo]
-            self._whole_pseudo = pd.concat(tables, ignore_index=True)
-        return self._whole_pseudo
+    def permutations(self):
+        """DataFrame of the summaries of permuted groups, empty if there are none."""
+        if not len(self._permuted):
+            return pd.DataFrame(columns=[*PERMUTATION_KEYS, *SUMMARIES])
+        if self._whole_permuted is None or len(self._whole_permuted) != len(self._permuted):
+            tables = [table for table, _ in self._permuted]
+            self._whole_permuted = pd.concat(tables, ignore_index=True)
+        return self._whole_permuted
 
     @property
     def lengths(self):
-        """Number of spectra, and of rows of `relabelings`: where `after` may begin later."""
-        return len(self._blocks), len(self._pseudo)
+        """Number of spectra, and of rows of `permutations`: arguments of a later `after`."""
+        return len(self._blocks), len(self._permuted)
 
     @property
     def runs(self):
@@ -195,20 +197,22 @@ class SpectralLog:
                 a run label) with a value or a list of values.
 
         Returns:
-            A new `SpectralLog`, relabelings selected alike.
+            A new `SpectralLog`; permutations are selected in the same way.
 
         Raises:
             LogError: If a key is not a column, or a value does not occur.
         """
         rows, sigma = self._merged()
-        keep = np.ones(len(rows), dtype=bool)
+        selected = np.ones(len(rows), dtype=bool)
         for key, wanted in keys.items():
-            keep &= self._matches(rows, key, wanted)
-        table = self.relabelings
-        kept = np.ones(len(table), dtype=bool)
+            selected &= self._matches(rows, key, wanted)
+        table = self.permutations
+        permuted = np.ones(len(table), dtype=bool)
         for key, wanted in keys.items():
-            kept &= table[key].isin(_as_list(wanted)).to_numpy() if key in table else False
-        return SpectralLog(rows[keep], _trimmed(sigma[keep]), table[kept], self.provenance)
+            permuted &= table[key].isin(_as_list(wanted)).to_numpy() if key in table else False
+        return SpectralLog(
+            rows[selected], _trimmed(sigma[selected]), table[permuted], self.provenance
+        )
 
     def singular_values(self, layer, quantity="gradient", group=ALL, step=None, **keys):
         """Return the singular values of one record.
@@ -276,11 +280,12 @@ class SpectralLog:
         return pd.concat([rows, values], axis=1)
 
     def to_csv(self, path):
-        """Write the log to CSV, with relabelings and provenance in files beside it.
+        """Write the log to CSV, with permutations and provenance in files beside it.
 
         Args:
-            path: File to write; `spectra.csv` gets `spectra.relabelings.csv.gz` (if there are
-                any) and `spectra.json` beside it. Replaced at once: a crash leaves the old file.
+            path: File to write; `spectra.csv` gets `spectra.permutations.csv.gz` (if there are
+                any) and `spectra.json` beside it. Files are replaced atomically: a crash leaves
+                the old ones.
         """
         self._write(path, files.write_csv)
 
@@ -295,25 +300,25 @@ class SpectralLog:
     def _write(self, path, write_table):
         path = Path(path)
         write_table(self.to_dataframe(), path)
-        if len(self.relabelings):
-            files.write_csv(self.relabelings, files.relabelings_path(path))
+        if len(self.permutations):
+            files.write_csv(self.permutations, files.permutations_path(path))
         else:
-            files.relabelings_path(path).unlink(missing_ok=True)
+            files.permutations_path(path).unlink(missing_ok=True)
         files.write_json(self.provenance, files.json_path(path))
 
-    def after(self, n_rows, n_relabelings=0):
-        """Return what follows the first rows: what came since one last looked.
+    def after(self, n_rows, n_permutations=0):
+        """Return the rows after the first `n_rows`, and the permutations after `n_permutations`.
 
         Args:
-            n_rows: The first of former `lengths`.
-            n_relabelings: The second.
+            n_rows: First entry of an earlier `lengths`.
+            n_permutations: Second entry of an earlier `lengths`.
 
         Returns:
             A new `SpectralLog`.
         """
         new = SpectralLog(provenance=self.provenance)
         new._blocks = Spool(self._blocks.after(n_rows))
-        new._pseudo = Spool(self._pseudo.after(n_relabelings))
+        new._permuted = Spool(self._permuted.after(n_permutations))
         return new
 
     def _merged(self):
@@ -343,8 +348,8 @@ class SpectralLog:
         return rows[key].isin(values).to_numpy()
 
 
-def _nothing(table):
-    """Return the singular values that a `Spool` keeps beside summaries: none."""
+def _no_sigma(table):
+    """Return singular values `[r, 0]`: a `Spool` of summaries has none."""
     return np.empty((len(table), 0))
 
 

@@ -1,4 +1,4 @@
-"""A growing list of blocks that keeps only its newest part in memory."""
+"""An append-only list of blocks whose older part is in a temporary file."""
 
 import pickle
 import tempfile
@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import Any
 
 MEMORY_LIMIT = 1_000_000
-"""Bytes of blocks kept in memory before they are moved to an unnamed temporary file."""
+"""Bytes of blocks in memory above which they are moved to an unnamed temporary file."""
 
 
 class Spool:
-    """An append-only list of `(rows, sigma)` blocks, so that a long training needs little memory.
+    """An append-only list of `(rows, sigma)` blocks that needs little memory in a long training.
 
-    Blocks beyond `MEMORY_LIMIT` go to a temporary file that vanishes with the object. If that file
-    cannot be written (a full disk), blocks simply stay in memory: nothing is lost.
+    Blocks above `MEMORY_LIMIT` are moved to a temporary file that is deleted with the object. If
+    that file cannot be written (a full disk), blocks stay in memory.
     """
 
     def __init__(self, blocks=()):
@@ -35,7 +35,7 @@ class Spool:
         if not len(rows):
             return
         self._recent.append((rows, sigma))
-        self._recent_bytes += sigma.nbytes + 8 * rows.size  # pandas takes long to count
+        self._recent_bytes += sigma.nbytes + 8 * rows.size  # `rows.memory_usage` is slow
         if self._recent_bytes > MEMORY_LIMIT and len(self._recent) > 1:
             with suppress(OSError):
                 self._spill()
@@ -52,7 +52,7 @@ class Spool:
         """Yield the rows that follow the first `n_rows`, as blocks.
 
         Args:
-            n_rows: Number of rows to pass over.
+            n_rows: Number of rows to skip.
         """
         begin = 0
         handles = [(n, lambda o=offset: self._read(o)) for offset, n in self._spilled]
@@ -72,7 +72,7 @@ class Spool:
 
     def _spill(self):
         if self._file is None:
-            # Unbuffered: a buffer that could not be written would be in the way of all reading.
+            # Unbuffered: a buffer that cannot be written would make all later reads fail.
             self._file = tempfile.TemporaryFile(prefix="keras_spectral_", buffering=0)  # noqa: SIM115
             weakref.finalize(self, self._file.close)
         places = []
@@ -94,4 +94,4 @@ class Spool:
 
     def _read(self, offset):
         self._file.seek(offset)
-        return pickle.load(self._file)  # written by this object a moment ago
+        return pickle.load(self._file)  # written by this object, so safe to load

@@ -1,10 +1,10 @@
-"""Rows of a log in the form that summaries take, and their norms made comparable."""
+"""Log rows as input of the summaries, and the size correction of their norms."""
 
 from keras_spectral.summaries import NORMS, SpectrumTable, size_correction
 
 
 def spectrum_table(rows, sigma):
-    """Return the singular values of log rows in the form that the summaries take.
+    """Return log rows as the `SpectrumTable` that summaries take.
 
     Args:
         rows: DataFrame with `frobenius_norm` and `truncated`.
@@ -19,7 +19,7 @@ def spectrum_table(rows, sigma):
 
 
 def size_corrected_norms(table):
-    """Return a table of summaries with its norms multiplied by `size_correction`.
+    """Return a table of summaries whose norms are multiplied by `size_correction`.
 
     Args:
         table: DataFrame with `quantity`, `n_examples`, `batch_size`, `n_rows` and summaries.

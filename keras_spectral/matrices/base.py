@@ -19,7 +19,7 @@ CHUNK_NUMBERS = 500_000
 
 
 class Matrix:
-    """A matrix of `n * positions` rows and `width` features: a form adds these three, and `rows`."""
+    """A matrix of `n * positions` rows and `width` features: a form adds these and `rows`."""
 
     n_blocks = 1
     """Blocks of features that meet their own columns of the weight only."""

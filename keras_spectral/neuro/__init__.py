@@ -1,1 +1,1 @@
-"""Neuroimaging in: tables of subjects, simulated ones, and the models of the COBRE examples."""
+"""Neuroimaging: loaders of subjects' data, simulated data, and models for the COBRE examples."""

@@ -1,6 +1,6 @@
 """COBRE: resting fMRI of patients with schizophrenia and controls, as it was released.
 
-The data itself is not in this package. The phenotype is INDI's; volumes and confounds are those of
+The data are not part of this package. The phenotype is INDI's; volumes and confounds are those of
 the light release that NIAK preprocessed (6 mm, 150 volumes), which nilearn once fetched.
 
 Source:
@@ -30,7 +30,7 @@ COLUMNS = {
     "FD": "fd",
     "FD Scrubbed": "fd_scrubbed",
 }
-"""Names of the columns of the release, and ours. The last three are in nilearn's table only."""
+"""Columns of the release, and their names here. The last three are in nilearn's table only."""
 REQUIRED = ("age", "sex", "handedness", "group", "diagnosis")
 GROUPS = ("Control", "Patient")
 DISENROLLED = "Disenrolled"
@@ -40,9 +40,9 @@ PROGRESS_EVERY = 2.0
 
 
 def cobre_phenotype(source):
-    """Read COBRE's phenotype, print what was dropped, and return those who stayed in the study.
+    """Read COBRE's phenotype, print what was dropped, and return the enrolled subjects.
 
-    Columns are renamed as `COLUMNS` says: `Current Age` (years) to `age`, `Gender` to `sex`
+    Columns are renamed as in `COLUMNS`: `Current Age` (years) to `age`, `Gender` to `sex`
     (Female, Male), `Handedness` to `handedness` (Both, Left, Right), `Subject Type` to `group`
     (Control, Patient), `Diagnosis` to `diagnosis` (DSM-IV code of a patient, the text "None" of
     a control). Subjects who are "Disenrolled" are dropped.
@@ -52,11 +52,10 @@ def cobre_phenotype(source):
 
     Returns:
         DataFrame of text indexed by the 7-digit id, the ids in the order of the file. Its
-        `attrs["report"]` is the line that was printed.
+        `attrs["report"]` is the printed line.
 
     Raises:
-        DataError: If it is another file: it cannot be read, lacks a column, or has other ids or
-            groups.
+        DataError: If the file cannot be read, lacks a column, or has other ids or groups.
 
     Source:
         fcon_1000.projects.nitrc.org/indi/retro/cobre.html.
@@ -77,10 +76,10 @@ def cobre_files(folder):
     Returns:
         DataFrame of text indexed by the 7-digit id: the phenotype as `cobre_phenotype` has it, also
         `frames_ok`, `fd` and `fd_scrubbed` (mm) where the table has them, and the paths `fmri` and
-        `confounds`. Subjects without both files are dropped, and the printed line says so.
+        `confounds`. Subjects without both files are dropped, and counted in the printed line.
 
     Raises:
-        DataError: If there is no phenotype, it is of something else, or nobody has both files.
+        DataError: If there is no phenotype of COBRE, or no subject has both files.
     """
     folder = Path(folder)
     folder = folder / "cobre" if (folder / "cobre").is_dir() else folder
@@ -105,16 +104,16 @@ def cobre_time_series(folder, atlas, out):
     """Write the time series of an atlas's regions, one file `XXXXXXX.csv` per subject.
 
     A series is the mean over a region's voxels in each volume, with all columns of the confounds
-    file regressed out (nothing was in the release), at mean 0 and standard deviation 1. All volumes
-    are kept. Files that are in `out` already stay as they are, so an interrupted run goes on; for
-    another atlas take another folder.
+    file regressed out (the release has them not regressed out), standardised to mean 0 and standard
+    deviation 1. No volume is dropped. Files that are already in `out` are not written again, so an
+    interrupted run can be continued; use another folder for another atlas.
 
     Args:
         folder: As for `cobre_files`.
-        atlas: Path of a labels image in MNI space: a whole number per voxel, 0 outside of regions.
-            It is resampled to the volumes; nilearn warns of regions that vanish by that.
-        out: Folder to write to, made if it is absent. Rows are volumes (2 s apart), columns regions
-            named `region 1` and so on by their number in `atlas`.
+        atlas: Path of a labels image in MNI space: a whole number per voxel, 0 outside regions.
+            It is resampled to the volumes; nilearn warns of regions that are lost by resampling.
+        out: Folder to write to, created if it does not exist. Rows are volumes (2 s apart), columns
+            are regions, named `region 1` and so on by their number in `atlas`.
 
     Returns:
         DataFrame of `cobre_files`, with the column `time_series`, the path of each file.
@@ -144,9 +143,9 @@ def cobre_time_series(folder, atlas, out):
 
 def _enrolled(source):
     table = label_table(source, "")
-    names = {name.lower(): ours for name, ours in COLUMNS.items()}
+    names = {name.lower(): new for name, new in COLUMNS.items()}
     renamed = table.rename(columns=lambda name: names.get(name.lower(), name))
-    missing = [name for name, ours in COLUMNS.items() if ours in REQUIRED and ours not in renamed]
+    missing = [name for name, new in COLUMNS.items() if new in REQUIRED and new not in renamed]
     if missing:
         raise DataError(
             "COBRE's phenotype must have the columns of its release. "
@@ -160,8 +159,8 @@ def _enrolled(source):
             f"COBRE's Subject Type must be {', '.join(GROUPS)} or {DISENROLLED}. "
             f"Received: {source}, with {counted(sorted(other), 'other value')}."
         )
-    kept, dropped = phenotype_table(renamed, "", where={"group": GROUPS})
-    return len(renamed), kept, dropped
+    enrolled, dropped = phenotype_table(renamed, "", where={"group": GROUPS})
+    return len(renamed), enrolled, dropped
 
 
 def _seven_digits(name, source):
@@ -213,7 +212,7 @@ def _series(fmri, confounds, atlas):
             f"{str(e).strip()[:300]}. "
             "Try fetching the file again, or an atlas in MNI space."
         ) from e
-    # Resampling may lose regions: only the masker knows which ones are left.
+    # Resampling may lose regions: the masker has the numbers of the remaining ones.
     numbers = [masker.region_ids_[column] for column in range(series.shape[1])]
     return pd.DataFrame(series, columns=[f"region {float(number):g}" for number in numbers])
 
@@ -237,11 +236,11 @@ def _regressors(path, shape):
 
 
 def _with_progress(rows):
-    begin = said = time.monotonic()
+    begin = reported = time.monotonic()
     for done, row in enumerate(rows):
         now = time.monotonic()
-        if done and now - said >= PROGRESS_EVERY:
+        if done and now - reported >= PROGRESS_EVERY:
             left = (now - begin) / done * (len(rows) - done)
             print(f"{done} of {len(rows)} subjects, about {left:.0f} s left", file=sys.stderr)
-            said = now
+            reported = now
         yield row

@@ -1,4 +1,4 @@
-"""Grids of voxels: the common one of many volumes, and how values are brought to it."""
+"""Voxel grids: the common grid of several volumes, and resampling to it."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -11,15 +11,15 @@ from keras_spectral.errors import DataError
 from keras_spectral.neuro.reading import counted
 
 SAME = 1e-2
-"""Two places are the same if they are closer than this share of a voxel."""
+"""Two positions are the same if they are closer than this share of a voxel."""
 
 
 class Grid(NamedTuple):
-    """Where voxels lie.
+    """Positions of voxels.
 
     Attributes:
         shape: Three numbers of voxels.
-        affine: Float64 array `[4, 4]` from the place of a voxel to millimetres in RAS axes.
+        affine: Float64 array `[4, 4]` from voxel indices to millimetres in RAS axes.
     """
 
     shape: tuple
@@ -27,14 +27,14 @@ class Grid(NamedTuple):
 
 
 def placed(values, own, grid, space, order=1):
-    """Bring values from their own grid to another one, 0 outside of their field of view.
+    """Resample values from their own grid to another one, with 0 outside their field of view.
 
     Args:
         values: Array `[x, y, z]`.
         own: Their `Grid`.
         grid: Another `Grid`.
-        space: `"world"` or `"centre"`: what both have in common.
-        order: Of the splines between voxels, unless they coincide.
+        space: `"world"` or `"centre"`: how both are aligned, see `volumes.load_volumes`.
+        order: Order of the spline interpolation; not used if voxels coincide.
 
     Returns:
         Array of the shape of `grid`.
@@ -43,7 +43,7 @@ def placed(values, own, grid, space, order=1):
     if is_whole and own.shape == grid.shape and not offset.any():
         return values
     order = 0 if is_whole else order
-    # "constant" would lose the last voxel to a rounding error of its place.
+    # "constant" would set the last voxel to 0 for a rounding error of its position.
     return affine_transform(values, matrix, offset, grid.shape, order=order, mode="grid-constant")
 
 
@@ -65,7 +65,7 @@ def voxel_map(own, grid, space):
         scale = voxel_sizes(grid.affine) / voxel_sizes(own.affine)
         matrix = np.diag(scale)
         offset = (np.array(own.shape) - 1) / 2 - scale * (np.array(grid.shape) - 1) / 2
-        # Half a voxel off the centre, rather than all values blurred.
+        # A shift by half a voxel is preferred to interpolation, which blurs all values.
         same = np.abs(scale - 1) * np.max(grid.shape) < SAME
         offset = np.where(same, np.floor(offset), offset)
     is_shift = np.abs(matrix - np.eye(3)).max() * max(grid.shape) < SAME
@@ -75,10 +75,10 @@ def voxel_map(own, grid, space):
 
 
 def common_grid(paths, grids, space, shape, voxel_size):
-    """Return a grid that covers all volumes: their own, if all have the same and no other is asked.
+    """Return a grid that covers all volumes: their own if it is common and no other is requested.
 
     Args:
-        paths: Paths of the volumes, to name them.
+        paths: Paths of the volumes, for error messages.
         grids: List of their `Grid`.
         space: As in `placed`.
         shape: Three numbers of voxels, or `None`.
@@ -109,7 +109,7 @@ def common_grid(paths, grids, space, shape, voxel_size):
 
 
 def _world_grid(paths, grids, usual, shape, voxel):
-    """Cover all fields of view, with voxels that coincide with those of the usual grid."""
+    """Return a grid over all fields of view, whose voxels coincide with the most common grid."""
     axes = usual.affine[:3, :3] / voxel_sizes(usual.affine)
     if any(np.abs(_axes(own) - axes).max() > SAME / max(own.shape) for own in grids):
         axes = np.eye(3)

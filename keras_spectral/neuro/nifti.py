@@ -1,24 +1,39 @@
 """NIfTI files: their headers, and their values in RAS axes."""
 
+import zlib
 from collections import Counter
 from typing import NamedTuple
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.spatialimages import HeaderDataError
 
 from keras_spectral.errors import DataError
 from keras_spectral.neuro.grids import Grid
 from keras_spectral.neuro.reading import counted, shown
 
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+"""What nibabel raises for files that are no NIfTI files, are incomplete or have broken headers."""
+
 
 class Header(NamedTuple):
-    """What the header of a file says.
+    """Facts of the header of a file.
 
     Attributes:
         grid: `Grid` in RAS axes.
         axes: Axes of the file, such as `"LAS"`.
-        is_oriented: Whether it says which side is left; if not, nibabel assumes an orientation.
+        is_oriented: Whether it specifies the orientation; if not, nibabel assumes one.
     """
 
     grid: Grid
@@ -49,7 +64,7 @@ def _opened(path):
     try:
         image = nibabel.load(path)
         shape, kind = image.shape, image.get_data_dtype().kind
-    except Exception as error:  # whatever a broken file makes of its reader
+    except UNREADABLE as error:
         _refuse_unreadable(path, error)
     if len(shape) < 3 or any(length != 1 for length in shape[3:]):
         raise DataError(
@@ -89,7 +104,7 @@ def read_volume(path):
     image, grid, orientation = _opened(path)
     try:
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except Exception as error:  # whatever a broken file makes of its reader
+    except UNREADABLE as error:
         _refuse_unreadable(path, error)
     values = apply_orientation(values.reshape(image.shape[:3]), orientation)
     return np.array(values, order="C"), grid
@@ -104,7 +119,7 @@ def _refuse_unreadable(path, error):
 
 
 def orientations(ids, headers):
-    """Return what a reader must know of the orientations of volumes.
+    """Return notes on the orientations of volumes: which were changed or assumed.
 
     Args:
         ids: Ids of the subjects.

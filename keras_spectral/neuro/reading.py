@@ -1,4 +1,4 @@
-"""One table of subjects out of a CSV or TSV file, its ids as text."""
+"""Reading a table of subjects from a CSV or TSV file, with ids as text."""
 
 import csv
 import gzip
@@ -14,9 +14,9 @@ import pandas as pd
 from keras_spectral.errors import DataError
 
 SHOWN = 5
-"""How many names or ids a message shows at most."""
+"""Largest number of names or ids in a message."""
 UNNAMED = "Unnamed: "
-"""How the name of a column without a name begins, here and in pandas."""
+"""Prefix of the names that columns without a name get, as in pandas."""
 FREESURFER = re.compile(
     r"Measure:\S+|[lr]h\.\S+\."
     r"(area|volume|thickness|thicknessstd|meancurv|gauscurv|foldind|curvind)"
@@ -44,7 +44,7 @@ def feature_table(path, id_column):
 
 
 def label_table(path, id_column):
-    """Read a table of labels: each value is the text written there, also the text "None".
+    """Read a table of labels as text; the text "None" is a label, too.
 
     Args:
         path: As for `feature_table`.
@@ -62,7 +62,7 @@ def label_table(path, id_column):
 
 
 def shown(items):
-    """The first few of many names, for a message.
+    """Return the first few of many names, for a message.
 
     Args:
         items: Names or ids.
@@ -80,11 +80,11 @@ def shown(items):
 
 
 def counted(items, noun):
-    """How many there are and the first few, for a message.
+    """Return the number of items and the first few of them, for a message.
 
     Args:
         items: Names or ids.
-        noun: What they are, in the singular.
+        noun: Noun for the items, in the singular.
 
     Returns:
         One line of text.
@@ -98,11 +98,11 @@ def counted(items, noun):
 
 
 def suggestion(name, names):
-    """A hint at the name that was probably meant.
+    """Return a hint at the name that was probably meant.
 
     Args:
-        name: The name that was asked for.
-        names: The names there are.
+        name: A name that does not exist.
+        names: The existing names.
 
     Returns:
         A sentence that begins with a blank, or `""` if no name is close.
@@ -186,7 +186,7 @@ def _require_names(path, names):
     twice = sorted(name for name, uses in Counter(names).items() if uses > 1)
     if twice:
         raise DataError(
-            "Every column must have a name of its own. "
+            "Every column must have a unique name. "
             f"Received: {path}, which uses {counted(twice, 'name')} more than once."
         )
     if not names:
@@ -205,7 +205,7 @@ def _require_ids(path, ids):
     twice = ids[ids.duplicated()].unique()
     if len(twice):
         raise DataError(
-            "Every id must stand in one row only. "
+            "Every id must be in one row only. "
             f"Received: {path}, which repeats {counted(twice, 'id')}. "
             "Try one row per subject: the mean over sessions, or one session of each."
         )

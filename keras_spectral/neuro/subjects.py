@@ -1,4 +1,4 @@
-"""Who is studied: subjects of a phenotype table, and what was found on disk for each of them."""
+"""Subjects of a phenotype table, and the files of each of them."""
 
 import itertools
 import re
@@ -13,17 +13,17 @@ from keras_spectral.neuro.reading import counted, label_table, shown, suggestion
 from keras_spectral.neuro.targets import target_classes
 
 GLOB = re.compile(r"[*?\[]")
-"""What makes a part of a path a pattern."""
+"""Characters that make a part of a path a pattern."""
 
 
 class Subjects(NamedTuple):
-    """What every loader returns: `x, y, phenotype`, of the same subjects in the same order.
+    """The result of every loader: `x, y, phenotype` of the same subjects in the same order.
 
     Attributes:
-        x: What a model reads, one example per subject; each loader says which shape.
+        x: Input of a model, one example per subject; its shape is given by each loader.
         y: Integer array `[n]`: the classes of the target, numbered in the order of their names.
         phenotype: DataFrame of text indexed by id; an empty field is missing. Its `attrs` hold
-            `"target"`, `"classes"` (their names) and `"report"` (the line that was printed).
+            `"target"`, `"classes"` (their names) and `"report"` (the printed line).
     """
 
     x: Any
@@ -32,17 +32,17 @@ class Subjects(NamedTuple):
 
 
 def phenotype_table(source, id_column, where=None):
-    """Read the phenotype, and keep the rows that are asked for.
+    """Read the phenotype, and select rows.
 
     Args:
         source: Path of a CSV or TSV file with one row per subject, or such a DataFrame, indexed by
             id or with the id column.
         id_column: Name of the column with the ids; `""` is the first one.
-        where: Dictionary from column to the value, or the values, of the rows to keep.
+        where: Dictionary from column to the value, or the values, of the rows to select.
 
     Returns:
-        The tuple `(phenotype, dropped)`: DataFrame of text indexed by id, and a list of phrases
-        that say which rows were dropped.
+        The tuple `(phenotype, dropped)`: DataFrame of text indexed by id, and a list of texts that
+        name the dropped rows.
 
     Raises:
         DataError: If it cannot be read, a column of `where` is absent, or no row is left.
@@ -77,9 +77,9 @@ def phenotype_table(source, id_column, where=None):
 def found_for(ids, names, pattern=None):
     """Match files to subjects by the ids in their names.
 
-    A file belongs to the subject whose id is a part of its name, between marks such as `_` or `-`;
-    a name that begins with `sub-` names its subject there. Leading zeros do not count, unless
-    subjects differ by them.
+    A file belongs to the subject whose id is a part of its name, between separators such as `_` or
+    `-`; in a name that begins with `sub-`, the id follows that. Leading zeros are ignored, unless
+    ids differ only by them.
 
     Args:
         ids: Ids of subjects, text.
@@ -87,7 +87,7 @@ def found_for(ids, names, pattern=None):
         pattern: Regular expression whose first group is the id in a name, or `None`.
 
     Returns:
-        Dictionary from the ids that have a file to the place of its name in `names`.
+        Dictionary from each id that has a file to the index of the file in `names`.
 
     Raises:
         DataError: If a subject has several files, or a file fits several subjects.
@@ -97,7 +97,7 @@ def found_for(ids, names, pattern=None):
         {'50273': 0}
     """
     known = {_parts(name): name for name in ids}
-    if len(known) < len(set(ids)):  # they differ by zeros, or by the marks between their parts
+    if len(known) < len(set(ids)):  # ids differ only by zeros or separators
         known = {(name,): name for name in ids}
     matches = [_matches(name, known, pattern) for name in names]
     several = [f"{names[k]} ({', '.join(own)})" for k, own in enumerate(matches) if len(own) > 1]
@@ -108,67 +108,68 @@ def found_for(ids, names, pattern=None):
             r"expression whose first group is the id, such as r'_(\d+)_'."
         )
     found = {}
-    for place, own in enumerate(matches):
+    for index, own in enumerate(matches):
         for subject in own:
-            found.setdefault(subject, []).append(place)
-    twice = {subject: places for subject, places in found.items() if len(places) > 1}
+            found.setdefault(subject, []).append(index)
+    twice = {subject: indices for subject, indices in found.items() if len(indices) > 1}
     if twice:
-        subject, places = next(iter(twice.items()))
+        subject, indices = next(iter(twice.items()))
         raise DataError(
             "Every subject must have one file. "
             f"Received: {counted(twice, 'subject')} with several, as "
-            f"{shown(names[k] for k in places)} of {subject}. Try a pattern of files that takes "
+            f"{shown(names[k] for k in indices)} of {subject}. Try a pattern of files that takes "
             "one session of each, such as 'folder/*_ses-1_*'."
         )
     return {subject: found[subject][0] for subject in ids if subject in found}
 
 
-def matched(everybody, where, names, join, pattern):
-    """Choose subjects, and find the data of each by its name.
+def matched(all_subjects, where, names, join, pattern):
+    """Select subjects, and find the data of each by its name.
 
     Args:
-        everybody: DataFrame of text indexed by id, as `phenotype_table` returns it.
+        all_subjects: DataFrame of text indexed by id, as `phenotype_table` returns it.
         where: As in `phenotype_table`.
         names: Names of files, or ids of the parts of one file.
-        join: As in `joined`. Data of subjects whom `where` leaves out is not missing a subject.
+        join: As in `joined`. Data of subjects that `where` excludes are not an error.
         pattern: As in `found_for`.
 
     Returns:
-        The tuple `(phenotype, places, dropped)`: the rows of subjects with data, a list with the
-        place of each one's data in `names`, and a list of phrases that say who was dropped.
+        The tuple `(phenotype, indices, dropped)`: the rows of subjects with data, a list with the
+        index of their data in `names`, and a list of texts that name the dropped subjects.
 
     Raises:
         DataError: As `phenotype_table`, `found_for` and `joined` do.
     """
-    kept, dropped = phenotype_table(everybody, "", where)
-    places = found_for(list(everybody.index), names, pattern)
-    used = set(places.values())
-    unused = [name for place, name in enumerate(names) if place not in used]
-    kept = joined(kept, places, unused, join, dropped)
-    return kept, [places[subject] for subject in kept.index], dropped
+    selected, dropped = phenotype_table(all_subjects, "", where)
+    indices = found_for(list(all_subjects.index), names, pattern)
+    used = set(indices.values())
+    unused = [name for index, name in enumerate(names) if index not in used]
+    selected = joined(selected, indices, unused, join, dropped)
+    return selected, [indices[subject] for subject in selected.index], dropped
 
 
 def joined(phenotype, found, unused, join, dropped):
-    """Keep the subjects of whom something was found, or complain of the others.
+    """Return the subjects for which data were found, and raise or report the others.
 
     Args:
         phenotype: DataFrame indexed by id.
-        found: Dictionary from id to what was found.
-        unused: Names of what was found of no subject of the phenotype.
-        join: `"exact"`: each side must have what the other has. `"inner"`: keep what both have.
-        dropped: List of phrases, to which is added what is dropped here.
+        found: Dictionary from id to its data.
+        unused: Names of data that belong to no subject of the phenotype.
+        join: `"exact"`: phenotype and data must be of the same subjects. `"inner"`: keep the
+            subjects that both have.
+        dropped: List of texts, to which those of subjects dropped here are appended.
 
     Returns:
-        The rows of `phenotype` of whom something was found.
+        The rows of `phenotype` with data.
 
     Raises:
-        DataError: If something is missing and `join` is exact, or nothing is left.
+        DataError: If subjects differ and `join` is exact, or no subject has data.
     """
     require_join(join)
     without = [subject for subject in phenotype.index if subject not in found]
     missing = [f"{_number(without)} without data ({shown(without)})"] if without else []
     if unused:
-        missing.append(f"data of nobody in the phenotype: {shown(unused)}")
+        missing.append(f"data without a subject in the phenotype: {shown(unused)}")
     if missing and (join == "exact" or not found):
         inner = ' Try `join="inner"` (`--inner-join`) to keep those.' if found else ""
         raise DataError(
@@ -180,10 +181,10 @@ def joined(phenotype, found, unused, join, dropped):
 
 
 def require_join(join):
-    """Check that it is known what to do with what only one side has.
+    """Check the argument `join` of a loader.
 
     Args:
-        join: What a loader was given.
+        join: The argument.
 
     Raises:
         DataError: If it is neither `"exact"` nor `"inner"`.
@@ -193,7 +194,7 @@ def require_join(join):
 
 
 def with_target(x, phenotype, target, report):
-    """Return what a loader found, with the target as classes, and print its report.
+    """Return the data of a loader with the target as classes, and print its report.
 
     Args:
         x: One example per subject.
@@ -222,8 +223,8 @@ def files_of(source, suffixes):
     """List files.
 
     Args:
-        source: Folder, searched with its folders within; or a path with `*`, `?` or `**`.
-        suffixes: Endings of the names to take from a folder, in lower case.
+        source: Folder, searched recursively; or a path with `*`, `?` or `**`.
+        suffixes: Suffixes of the names to take from a folder, in lower case.
 
     Returns:
         Sorted list of paths.
@@ -256,7 +257,7 @@ def _text(table, id_column):
     table.index = pd.Index([str(name).strip() for name in table.index], name="id")
     twice = table.index[table.index.duplicated()]
     if len(twice):
-        raise DataError(f"Every id must stand in one row only. Received: {counted(twice, 'id')}.")
+        raise DataError(f"Every id must be in one row only. Received: {counted(twice, 'id')}.")
     return table.map(lambda value: np.nan if pd.isna(value) else str(value).strip())
 
 

@@ -1,4 +1,4 @@
-"""Tables of subjects, joined by id: features to learn from, labels beside them."""
+"""Tables of subjects, joined by id: features to train on, and labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,10 @@ class Joined:
 
     Attributes:
         features: Float64 DataFrame `[n, f]` of finite numbers, indexed by id. A column that several
-            tables repeat with equal values stands there once; with other values, it has the name
-            of its file before it: `train_FNC.x1`.
+            tables repeat with equal values is there once; with different values, its name is
+            prefixed by that of its file: `train_FNC.x1`.
         labels: DataFrame of text with the same index. An empty field is missing (NaN).
-        report: One line: what was found, joined and dropped, and why.
+        report: One line of text: what was found, joined and dropped, and why.
     """
 
     features: pd.DataFrame
@@ -39,8 +39,8 @@ class Joined:
 def joined_tables(features, labels, id_column, join="exact"):
     """Read tables of features and one of labels, and join them by id.
 
-    Nothing is guessed: what does not fit is an error that says where. Only columns that can teach
-    nothing are dropped, the constant ones, repeats and those without a name; the report says so.
+    Tables that do not fit raise an error that says where. Only columns without information are
+    dropped, and listed in the report: constant ones, repeats, and those without a name.
 
     Args:
         features: Paths of tables of numbers, one row per subject; also those that `asegstats2table`
@@ -103,25 +103,25 @@ def load_tables(features, phenotype, target, id_column="", *, where=None, join="
     given = isinstance(phenotype, pd.DataFrame)
     paths = _distinct_paths(features, *([] if given else [phenotype]))
     paths, name = (paths, "phenotype") if given else (paths[:-1], paths[-1].name)
-    everybody, _ = phenotype_table(phenotype, id_column)
-    kept, dropped = phenotype_table(everybody, id_column, where)
-    joined = _joined(paths, id_column, name, everybody, kept, join, dropped)
+    all_subjects, _ = phenotype_table(phenotype, id_column)
+    selected, dropped = phenotype_table(all_subjects, id_column, where)
+    joined = _joined(paths, id_column, name, all_subjects, selected, join, dropped)
     target_column(joined, target)
     return with_target(joined.features, joined.labels, target, joined.report)
 
 
-def _joined(paths, id_column, labels_name, everybody, kept, join, dropped):
+def _joined(paths, id_column, labels_name, all_subjects, selected, join, dropped):
     found = {path.name: feature_table(path, id_column) for path in paths}
-    left_out = everybody.index.difference(kept.index)
+    left_out = all_subjects.index.difference(selected.index)
     wanted = {name: table.drop(index=left_out, errors="ignore") for name, table in found.items()}
-    ids, absent = _joined_ids(wanted | {labels_name: kept}, join)
+    ids, absent = _joined_ids(wanted | {labels_name: selected}, join)
     dropped += absent
     tables = {name: _numbers(name, table, dropped) for name, table in found.items()}
     values, odd = _side_by_side({name: t.loc[ids] for name, t in tables.items()}, dropped)
     _require_finite(values)
     values = _varying(values, dropped)
-    report = _report(tables, labels_name, everybody, values, dropped) + odd
-    return Joined(values, kept.loc[ids], report)
+    report = _report(tables, labels_name, all_subjects, values, dropped) + odd
+    return Joined(values, selected.loc[ids], report)
 
 
 def _distinct_paths(features, *labels):
@@ -216,7 +216,7 @@ def _side_by_side(tables, dropped):
 
 
 def _odd(clash):
-    """Return what to say of columns that tables repeat with other values for a few subjects."""
+    """Return the note on columns that tables repeat with different values of a few subjects."""
     differ = {
         column: np.any([other != first for other in others], axis=0)
         for column, (first, *others) in clash.items()

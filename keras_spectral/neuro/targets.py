@@ -1,4 +1,4 @@
-"""What to predict and whom to compare, out of a table of labels."""
+"""Targets and groups from a table of labels."""
 
 import re
 
@@ -10,11 +10,11 @@ from keras_spectral.neuro.reading import counted, shown, suggestion
 
 MAX_CLASSES = 20
 CROSS = " x "
-"""What stands between the parts of an intersection of groups."""
+"""Separator of the parts of an intersection of groups."""
 
 
 def target_column(joined, name):
-    """The column to predict, by its name.
+    """Return the column to predict.
 
     Args:
         joined: A `Joined`.
@@ -24,14 +24,14 @@ def target_column(joined, name):
         Series of text indexed by id.
 
     Raises:
-        DataError: If there is no such column, or a feature has the same name: the model would read
-            the answer.
+        DataError: If there is no such column, or a feature has the same name, so that the target
+            would be an input of the model.
     """
     _require_columns(joined.labels, [name], "target")
     leaks = [column for column in joined.features if column == name or column.endswith(f".{name}")]
     if leaks:
         raise DataError(
-            "The target must not be a feature too, or the model reads the answer. "
+            "The target must not be a feature too: it would be an input of the model. "
             f"Received: target={name!r}, features with {shown(leaks)}. "
             "Try a table of features without that column."
         )
@@ -39,7 +39,7 @@ def target_column(joined, name):
 
 
 def target_classes(labels_column):
-    """The classes of a target as integers.
+    """Return the classes of a target as integers.
 
     Args:
         labels_column: Series of `n` labels indexed by id, see `target_column`.
@@ -70,9 +70,9 @@ def target_classes(labels_column):
 
 
 def group_columns(labels, names, argument="groups"):
-    """The columns of labels whose groups are to be compared.
+    """Return the columns of labels whose groups are compared.
 
-    A name is that of a column, or it says how to make groups out of columns:
+    A name is that of a column, or it describes how groups are made from columns:
 
     - `"age:3"`: three groups of about equal size, split at quantiles, such as `age 18 to 24`.
     - `"age<30"`: the two groups `age < 30` and `age ≥ 30`.
@@ -81,7 +81,7 @@ def group_columns(labels, names, argument="groups"):
     Args:
         labels: DataFrame of labels indexed by id.
         names: Names, as above. A column of just that name is taken first.
-        argument: What to call them in errors.
+        argument: Name of the argument in error messages.
 
     Returns:
         DataFrame with a column per name, for `fit(groups=…)`. A missing label belongs to no group,
@@ -118,7 +118,7 @@ def group_columns(labels, names, argument="groups"):
 
 
 def require_enough_per_class(y, classes, folds):
-    """Check that every fold of a stratified cross-validation can hold every class.
+    """Check that every fold of a stratified cross-validation can have examples of every class.
 
     Args:
         y: Integer array `[n]` of classes.
@@ -148,7 +148,7 @@ def _parts(labels, name):
 
 
 def _source(labels, part):
-    """Return the tuple `(column, sign, number)` that a part of a name of groups asks for."""
+    """Return the tuple `(column, sign, number)` of a part of a group name."""
     if part in labels:
         return part, None, None
     split = re.fullmatch(r"(.+?)\s*(?:(:)\s*(\d+)|(<)\s*(-?\d+(?:\.\d+)?))", str(part))
@@ -162,7 +162,7 @@ def _groups(labels, name):
     parts = _parts(labels, name)
     first, *others = [_part(labels, part) for part in parts]
     for other in others:
-        # `+` of a missing label is missing.
+        # `+` with a missing label is missing.
         first = _texts(first) + ", " + _texts(other)
     return first
 
@@ -201,7 +201,7 @@ def _bins(values, part, number):
         codes = pd.qcut(values, number, labels=False, duplicates="drop")
     if codes.nunique() != max(number, 2):
         raise DataError(
-            "`groups` must split a column into at least 2 groups, and equal numbers not at all. "
+            "`groups` must split a column into at least 2 groups, without splitting equal numbers. "
             f"Received: {part!r}, with {different} different number{'' if different == 1 else 's'} "
             f"in {values.count()} subjects. Try fewer groups, another column, or a threshold such "
             f"as '{values.name}<{_text(values.mean())}'."
@@ -226,7 +226,7 @@ def _sides(values, part, number):
 
 
 def _number_texts(values):
-    """Return numbers as texts of equal width, with the decimals that tell them apart."""
+    """Return numbers as texts of equal width, with enough decimals to distinguish them."""
     for digits in range(18):
         texts = [f"{value:.{digits}f}" for value in values]
         if len(set(texts)) == len(set(values)) and all(map(_close, texts, values)):

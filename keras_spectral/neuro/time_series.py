@@ -1,8 +1,9 @@
-"""Time series of regions or components: read, brought to one length, cut, correlated.
+"""Time series of regions or components: loading, padding, windows, connectivity.
 
 Letters: `n` subject, `t` time point, `r` region or component, `w` window.
 """
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ SUFFIXES = (".1d", ".csv", ".tsv", ".txt", ".npy", ".mat")
 STACKS = (".npz", ".npy")
 """Files with the series of all subjects."""
 IDS = ("subject_id", "subject", "id", "ids", "subjects")
-"""Names of the array of ids beside them; else it is the first with a value of its own for each."""
+"""Names of an array of ids; without one, the first array of unique values is taken as ids."""
 FLAT = 1e-6
 """A region is constant if it varies by less than this share of its largest value."""
 
@@ -53,31 +54,31 @@ def load_time_series(
         id_column: Column of the ids; `""` is the first one.
         where: Dictionary from column to the value, or values, of the subjects to keep.
         join: `"exact"`: every subject must have a series, and every series a subject. `"inner"`:
-            keep what both have.
+            keep the subjects that have both.
         pattern: Regular expression whose first group is the id in a file's name; `None` finds the
             id by itself, see `subjects.found_for`.
         variable: Name of the array in `.mat` or `.npz` files that hold several.
-        length: What to do with unequal lengths: `"pad"` to the longest with zeros, which the models
-            mask; `"crop"` to the shortest; or a number of time points.
-        standardize: Bring every region of every subject to mean 0 and standard deviation 1 over its
-            own time points. Nothing is fitted on other subjects.
+        length: `"pad"`: pad to the longest series with zeros, which the models mask; `"crop"`: crop
+            to the shortest; or a number of time points, to which series are padded or cropped.
+        standardize: Standardise every region of every subject to mean 0 and standard deviation 1
+            over its own time points. No statistics of other subjects are used.
 
     Returns:
         `Subjects` with `x` a float32 array `[n, t, r]`; time points that are padded are 0 in every
         region, and at the end.
 
     Raises:
-        DataError: If something cannot be read or does not fit; the message says what.
+        DataError: If a file cannot be read, or files and phenotype do not fit.
     """
-    everybody, _ = phenotype_table(phenotype, id_column)
+    all_subjects, _ = phenotype_table(phenotype, id_column)
     stack = Path(source).suffix.lower() in STACKS and Path(source).is_file()
     if stack:
-        found, names = _stack(source, variable, everybody)
+        found, names = _stack(source, variable, all_subjects)
     else:
         found = files_of(source, SUFFIXES)
         names = [path.name for path in found]
-    table, places, dropped = matched(everybody, where, names, join, pattern)
-    series = {name: _one(found[k], variable) for name, k in zip(table.index, places, strict=True)}
+    table, indices, dropped = matched(all_subjects, where, names, join, pattern)
+    series = {name: _one(found[k], variable) for name, k in zip(table.index, indices, strict=True)}
     _require_regions(series)
     notes = _flat(series)
     lengths = [len(own) for own in series.values()]
@@ -93,10 +94,10 @@ def load_time_series(
 
 
 def windows(subjects, length, step=None):
-    """Cut every subject's series into windows: more examples, of fewer time points each.
+    """Cut every subject's series into windows: more examples, with fewer time points each.
 
-    Examples of one subject resemble each other: no fold may separate them, and groups have as many
-    independent members as subjects: give a `Study` the index of the phenotype as its `ids`.
+    Windows of one subject are not independent: they must be in the same fold, and permutations must
+    permute subjects. Pass the index of the phenotype to `Study` as `ids`.
 
     Args:
         subjects: `Subjects` with `x [n, t, r]`.
@@ -104,8 +105,8 @@ def windows(subjects, length, step=None):
         step: Time points between the beginnings of two windows; `None`: no overlap.
 
     Returns:
-        `Subjects` with one example per window, `[w, length, r]`, without those that are padded, and
-        the subject's row of the phenotype for each.
+        `Subjects` with one example per window, `[w, length, r]`, without padded windows, and the
+        row of its subject in the phenotype for each.
 
     Raises:
         DataError: If there is no such window.
@@ -119,16 +120,16 @@ def windows(subjects, length, step=None):
         )
     begins = range(0, x.shape[1] - length + 1, step)
     known = lengths_of(x)
-    places = [(i, begin) for i in range(len(x)) for begin in begins if begin + length <= known[i]]
-    if not places:
+    indices = [(i, begin) for i in range(len(x)) for begin in begins if begin + length <= known[i]]
+    if not indices:
         raise DataError(
             "`length` must be at most the time points of some subject, without padding. "
             f"Received: length={length}, for at most {known.max()}."
         )
-    owner = [i for i, _ in places]
+    owner = [i for i, _ in indices]
     rows = phenotype.iloc[owner]
     rows.attrs = phenotype.attrs
-    return Subjects(np.stack([x[i, b : b + length] for i, b in places]), y[owner], rows)
+    return Subjects(np.stack([x[i, b : b + length] for i, b in indices]), y[owner], rows)
 
 
 def connectivity(subjects, kind="correlation"):
@@ -143,8 +144,8 @@ def connectivity(subjects, kind="correlation"):
         As given: `Subjects`, or an array, with `x` a float32 array `[n, r (r - 1) / 2]`.
 
     Raises:
-        DataError: If `kind` is another one. nilearn's `"tangent"` is fitted on all subjects, so it
-            would carry what it learned of test subjects into training.
+        DataError: If `kind` is another one. nilearn's `"tangent"` is fitted on all subjects, test
+            subjects included, so it is not allowed.
 
     Source:
         nilearn's `ConnectivityMeasure`, with its shrunk covariance (Ledoit and Wolf 2004).
@@ -168,7 +169,7 @@ def connectivity(subjects, kind="correlation"):
 
 
 def lengths_of(x):
-    """Return the time points of each subject before padding: an integer array `[n]`.
+    """Return the number of time points of each subject without padding, an integer array `[n]`.
 
     Args:
         x: Array `[n, t, r]`, padded with zeros at the end.
@@ -177,8 +178,8 @@ def lengths_of(x):
     return x.shape[1] - np.argmax(there[:, ::-1], axis=1)
 
 
-def _stack(source, variable, everybody):
-    """Read `(list of series, ids)`: those beside them, else the ids of the phenotype."""
+def _stack(source, variable, all_subjects):
+    """Return `(list of series, ids)`; without ids in the file, those of the phenotype."""
     held = _arrays_of(Path(source))
     cubes = {name: array for name, array in held.items() if array.ndim == 3}
     cube = _chosen(cubes, variable, source, "an array [subjects, time, regions]")
@@ -187,8 +188,8 @@ def _stack(source, variable, everybody):
     unique = [a for a in alike if a.dtype.kind in "iuUSO" and len(set(a.tolist())) == len(a)]
     for ids in named or unique:
         return list(cube), [str(name) for name in ids.tolist()]
-    _require_same_number(source, cube, everybody)
-    return list(cube), list(everybody.index)
+    _require_same_number(source, cube, all_subjects)
+    return list(cube), list(all_subjects.index)
 
 
 def _one(found, variable):
@@ -198,7 +199,7 @@ def _one(found, variable):
         values = _values(found, variable)
     except DataError:
         raise
-    except Exception as error:  # whatever a broken file makes of its reader
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(
             "Every file must hold numbers, a row per time point and a column per region. "
             f"Received: {found}, which cannot be read: {str(error).strip()[:200]}."
@@ -223,7 +224,7 @@ def _values(path, variable):
     separator = "\t" if suffix == ".tsv" else ","
     table = pd.read_csv(path, sep=separator, header=None, dtype=str, index_col=False)
     head = pd.to_numeric(table.iloc[0], errors="coerce").isna()
-    if head.any():  # a header; a column without a name before the others numbers the rows
+    if head.any():  # a header; a first column without a name holds row numbers
         numbered = pd.isna(table.iloc[0, 0])
         table = table.iloc[1:, 1 if numbered else 0 :]
     return table.astype(float).to_numpy()
@@ -238,17 +239,19 @@ def _arrays_of(path):
             with np.load(path, allow_pickle=False) as held:
                 return {name: held[name] for name in held.files}
         return _matlab(path)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zlib.error) as error:
         raise DataError(
             f"Data must be a file that NumPy or SciPy can read. Received: {path}: {error}."
         ) from error
 
 
 def _matlab(path):
-    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError, loadmat
 
     try:
         held = loadmat(path)
+    except MatReadError as error:
+        raise ValueError(str(error)) from error
     except NotImplementedError:  # MATLAB 7.3 writes HDF5, axes reversed
         import h5py
 
@@ -273,11 +276,11 @@ def _chosen(arrays, variable, path, what):
     return next(iter(arrays.values()))
 
 
-def _require_same_number(source, cube, everybody):
-    if len(cube) != len(everybody):
+def _require_same_number(source, cube, all_subjects):
+    if len(cube) != len(all_subjects):
         raise DataError(
             "An array without ids must have one series per row of the phenotype, in its order. "
-            f"Received: {source}, with {len(cube)} series for {len(everybody)} rows. "
+            f"Received: {source}, with {len(cube)} series for {len(all_subjects)} rows. "
             "Try an `.npz` file with the ids beside the array."
         )
 

@@ -1,4 +1,4 @@
-"""Brain volumes in NIfTI files: brought to one grid, read from disk one at a time.
+"""Brain volumes in NIfTI files, resampled to one grid, and read from disk one at a time.
 
 Letters: `n` subject, `x`, `y`, `z` voxel to the right, to the front and up.
 """
@@ -21,24 +21,24 @@ from keras_spectral.neuro.subjects import files_of, matched, phenotype_table, wi
 SUFFIXES = (".nii", ".nii.gz")
 """Files with the volume of one subject."""
 BIDS_ANATOMY = "sub-*/**/anat/*_T1w.nii*"
-"""Where a BIDS folder has its volumes."""
+"""Pattern of the volumes in a BIDS folder."""
 FLAT = 1e-6
 """A volume is constant if it varies by less than this share of its largest value."""
-PATIENCE = 2.0
-"""Seconds after which reading says how long it will take."""
+REPORT_AFTER = 2.0
+"""Seconds of reading after which the remaining time is printed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volumes:
-    """Volumes on disk, on one grid. In memory there are their paths and the mask.
+    """Volumes on disk, on one grid; only their paths and the mask are in memory.
 
-    Every volume is read, reoriented to RAS axes, resampled if its own grid is another one (linear
-    interpolation, zeros outside of its field of view), masked and normalized when it is asked for.
+    When a volume is accessed, it is read, reoriented to RAS axes, resampled if its own grid differs
+    (linear interpolation, zeros outside its field of view), masked and normalized.
 
     Attributes:
         paths: Path of each subject's file.
         grid: The common `Grid`.
-        space: `"world"` or `"centre"`: what volumes have in common, see `load_volumes`.
+        space: `"world"` or `"centre"`: how volumes are aligned, see `load_volumes`.
         mask: Boolean array `[x, y, z]`, or `None`.
         normalize: Whether each volume has mean 0 and standard deviation 1 over the voxels of the
             mask, or those that are not 0 if there is none.
@@ -52,62 +52,62 @@ class Volumes:
 
     @property
     def shape(self):
-        """Shape of the array that all volumes would make: `(n, x, y, z, 1)`."""
+        """Shape of the array of all volumes: `(n, x, y, z, 1)`."""
         return (len(self), *self.grid.shape, 1)
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, indices):
-        places = np.atleast_1d(np.arange(len(self))[indices])
-        return replace(self, paths=tuple(self.paths[k] for k in places))
+        chosen = np.atleast_1d(np.arange(len(self))[indices])
+        return replace(self, paths=tuple(self.paths[k] for k in chosen))
 
-    def one(self, place):
+    def one(self, index):
         """Read one volume.
 
         Args:
-            place: Its place among the volumes.
+            index: Index of the volume.
 
         Returns:
             Float32 array `[x, y, z, 1]`.
         """
-        return _volume(self.paths[place], self)[0][..., None]
+        return _volume(self.paths[index], self)[0][..., None]
 
     def array(self):
-        """Read all volumes into memory; for a small set, such as a probe: `volumes[:8].array()`.
+        """Read all volumes into memory; for small sets, such as `volumes[:8].array()`.
 
         Returns:
             Float32 array `[n, x, y, z, 1]`.
         """
         values = np.empty(self.shape, dtype=np.float32)
-        for place in range(len(self)):
-            values[place] = self.one(place)
+        for index in range(len(self)):
+            values[index] = self.one(index)
         return values
 
     def dataset(self):
-        """Read volumes as they are needed, in their order.
+        """Return a dataset that reads volumes when they are needed, in order.
 
         Returns:
-            `tf.data.Dataset` of float32 tensors `[x, y, z, 1]`, neither batched nor shuffled. As
-            many volumes as there are processor cores may be in memory.
+            `tf.data.Dataset` of float32 tensors `[x, y, z, 1]`, neither batched nor shuffled. Up
+            to one volume per processor core is in memory.
         """
         import tensorflow as tf  # slow to load
 
-        places = tf.data.Dataset.range(len(self))
-        return places.map(self.tensor, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        indices = tf.data.Dataset.range(len(self))
+        return indices.map(self.tensor, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    def tensor(self, place):
-        """Read one volume in the graph, as in a `map` of a dataset of places.
+    def tensor(self, index):
+        """Read one volume in a TensorFlow graph, such as the `map` of a dataset of indices.
 
         Args:
-            place: Scalar integer tensor.
+            index: Scalar integer tensor.
 
         Returns:
             Float32 tensor `[x, y, z, 1]`.
         """
         import tensorflow as tf  # slow to load
 
-        volume = tf.numpy_function(self.one, [place], tf.float32)
+        volume = tf.numpy_function(self.one, [index], tf.float32)
         return tf.ensure_shape(volume, self.shape[1:])
 
 
@@ -126,42 +126,43 @@ def load_volumes(
     mask=None,
     normalize=True,
 ):
-    """Find volumes and the phenotype of the same subjects.
+    """Load volumes and the phenotype of the same subjects.
 
-    Every file is read once to see that it can be, and forgotten. If all volumes have the same grid
-    in RAS axes and no other one is asked for, nothing is resampled.
+    Every file is read once to check it. If all volumes have the same grid in RAS axes and no other
+    is requested, nothing is resampled.
 
     Args:
         source: Folder, or a path with `*`, of `.nii` or `.nii.gz` files with one volume each. Of a
             BIDS folder the T1-weighted images are taken, `sub-*/anat/*_T1w.nii.gz`. If several
-            files have the same name, the folders they lie in name the subjects.
+            files have the same name, the names of their folders are the subjects.
         phenotype: Path of a table with one row per subject, as `participants.tsv`, or a DataFrame.
         target: Column of the phenotype to predict.
         id_column: Column of the ids; `""` is the first one.
         where: Dictionary from column to the value, or values, of the subjects to keep.
         join: `"exact"`: every subject must have a volume, and every volume a subject. `"inner"`:
-            keep what both have.
+            keep the subjects that have both.
         pattern: Regular expression whose first group is the id in a file's name; `None` finds the
             id by itself, see `subjects.found_for`.
-        space: What volumes have in common. `"world"`: the millimetres of their affines, as after
-            normalization to MNI space. `"centre"`: only the centres of their fields of view and
-            the directions of their axes, as of crops.
-        grid: Three numbers of voxels of the common grid, at the centre of all fields of view;
-            `None`: as many as it takes to cover all of them.
+        space: How volumes are aligned. `"world"`: by the coordinates of their affines, as after
+            normalization to MNI space. `"centre"`: by the centres of their fields of view and the
+            directions of their axes, as for crops.
+        grid: Three numbers of voxels of the common grid, which is centred on all fields of view;
+            `None`: as many as cover all of them.
         voxel_size: Voxel size of the common grid in millimetres, one number or three; `None`: the
-            median of the volumes, of two middle ones the smaller. Coarser voxels take the values
-            at their centres: nothing is smoothed.
-        mask: Path of a volume of whole numbers in the same space; where it is 0, volumes become 0.
-        normalize: Bring each volume to mean 0 and standard deviation 1 over the voxels of the mask,
-            or those that are not 0 if there is none; the others are 0. Nothing is fitted on other
-            subjects.
+            median of the volumes, the smaller of two middle ones. Coarser voxels have the values at
+            their centres: nothing is smoothed.
+        mask: Path of a volume of whole numbers in the same space; volumes are set to 0 where it is
+            0.
+        normalize: Standardise each volume to mean 0 and standard deviation 1 over the voxels of the
+            mask, or the voxels that are not 0 if there is none; other voxels are 0. No statistics
+            of other subjects are used.
 
     Returns:
-        `Subjects` with `x` a `Volumes`. Its report says which volumes were reoriented, padded,
-        cropped or resampled, and of which voxels that are NaN became 0.
+        `Subjects` with `x` a `Volumes`. The report says how many volumes were reoriented, padded,
+        cropped or resampled, and in which NaN voxels were set to 0.
 
     Raises:
-        DataError: If something cannot be read or does not fit; the message says what.
+        DataError: If a file cannot be read, or files and phenotype do not fit.
 
     Example:
         >>> import tempfile
@@ -179,10 +180,10 @@ def load_volumes(
         (2, 4, 5, 6, 1)
     """
     _require_options(space, grid, voxel_size)
-    everybody, _ = phenotype_table(phenotype, id_column)
+    all_subjects, _ = phenotype_table(phenotype, id_column)
     files = _files(source)
-    table, places, dropped = matched(everybody, where, _names(files), join, pattern)
-    paths = tuple(files[place].absolute() for place in places)
+    table, indices, dropped = matched(all_subjects, where, _names(files), join, pattern)
+    paths = tuple(files[index].absolute() for index in indices)
     headers = _of_each(paths, header)
     notes = orientations(table.index, headers)
     grids = [header.grid for header in headers]
@@ -222,13 +223,13 @@ def _names(files):
 
 
 def _of_each(paths, read):
-    """Read every file, and raise the faults of all together."""
-    begin, told = time.monotonic(), False
+    """Read every file, and raise one error for all faulty files."""
+    begin, reported = time.monotonic(), False
     found, faults = [], []
     for k, path in enumerate(paths):
         seconds = time.monotonic() - begin
-        if k and seconds > PATIENCE and not told:
-            told = True
+        if k and seconds > REPORT_AFTER and not reported:
+            reported = True
             rest = seconds / k * (len(paths) - k)
             print(f"Reading {len(paths)} volumes: about {rest:.0f} s more.", file=sys.stderr)
         try:
@@ -282,7 +283,7 @@ def _numbers(path, values, own, volumes):
             raise DataError(
                 "Voxels of the mask must be numbers. "
                 f"Received: {path}, where {n} of {volumes.mask.sum()} are NaN. "
-                "Try a mask of what all subjects have, see `nilearn.masking.intersect_masks`."
+                "Try a mask that all subjects share, see `nilearn.masking.intersect_masks`."
             )
     values[missing] = 0
     return values, True

@@ -1,7 +1,7 @@
 """Which method finds each spectrum, and where: chosen here alone.
 
-From the shapes of the matrices, the sizes of the groups, and the settings. A choice decides how long
-a spectrum takes, never what it is.
+From the shapes of the matrices, the sizes of the groups, and the settings. A choice decides how
+long a spectrum takes, never what it is.
 """
 
 from collections import defaultdict

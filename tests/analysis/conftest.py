@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_spectral.groups import Membership, relabelings
+from keras_spectral.groups import Membership, permutations
 from keras_spectral.log import SpectralLog
 from keras_spectral.summaries import SUMMARIES, SpectrumTable
 
@@ -21,7 +21,7 @@ def synthetic_log():
 
 def make_log(
     groups=None,
-    n_relabelings=0,
+    n_permutations=0,
     runs=("run",),
     steps=(0, 1, 2),
     layers=("dense",),
@@ -37,9 +37,9 @@ def make_log(
     groups = {"HC": 20, "SZ": 14} if groups is None else groups
     labels = np.repeat(list(groups), list(groups.values()))
     members = Membership.of(labels)
-    if n_relabelings:
-        members = relabelings(labels, n=n_relabelings, seed=int(generator.integers(2**31)))
-    rows, sigma, pseudo = [], [], []
+    if n_permutations:
+        members = permutations(labels, n=n_permutations, seed=int(generator.integers(2**31)))
+    rows, sigma, permuted = [], [], []
     for run, step in itertools.product(runs, steps):
         batch = np.sort(generator.permutation(len(labels))[: batch_size or len(labels)])
         for depth, layer in enumerate(layers):
@@ -47,9 +47,11 @@ def make_log(
             matrices = [matrix / (1 + depth) / (1 + 0.1 * step) for matrix in matrices]
             for quantity in quantities:
                 key = (run, step // 10, step, layer, "kernel", quantity)
-                _record(key, matrices, members[batch], rows, sigma, pseudo)
+                _record(key, matrices, members[batch], rows, sigma, permuted)
     table = pd.DataFrame(rows)
-    return SpectralLog(table, _padded(sigma), pd.DataFrame(pseudo) if pseudo else None, provenance)
+    return SpectralLog(
+        table, _padded(sigma), pd.DataFrame(permuted) if permuted else None, provenance
+    )
 
 
 def _matrices(generator, labels, first, effect, width):
@@ -60,20 +62,20 @@ def _matrices(generator, labels, first, effect, width):
     return activations, strength * adjoints / n
 
 
-def _record(key, matrices, members, rows, sigma, pseudo):
+def _record(key, matrices, members, rows, sigma, permuted):
     masks = [("all", 0, np.ones(len(members), dtype=bool))]
-    masks += zip(members.names, members.relabeling, members.mask.T, strict=True)
-    for name, relabeling, mask in masks:
+    masks += zip(members.names, members.permutation, members.mask.T, strict=True)
+    for name, permutation, mask in masks:
         if not mask.any():
             continue
         values = np.linalg.svd(_matrix(key[-1], matrices, mask), compute_uv=False)
         norm = float(np.sqrt((values**2).sum()))
         row = dict(zip(KEYS, (*key, name), strict=True))
         sizes = {"n_examples": int(mask.sum()), "batch_size": len(mask), "n_rows": int(mask.sum())}
-        if relabeling:
+        if permutation:
             spectrum = SpectrumTable(values[None], np.array([norm]), np.array([False]))
             summaries = {name: float(f(spectrum)[0]) for name, f in SUMMARIES.items()}
-            pseudo.append(row | {"relabeling": int(relabeling)} | sizes | summaries)
+            permuted.append(row | {"permutation": int(permutation)} | sizes | summaries)
         else:
             facts = {"rank_bound": len(values), "frobenius_norm": norm, "truncated": False}
             rows.append(row | sizes | facts)

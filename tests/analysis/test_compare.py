@@ -18,7 +18,7 @@ KS_99 = 1.63
 
 def test_comparison_equals_a_naive_loop(synthetic_log):
     log = synthetic_log(
-        n_relabelings=25,
+        n_permutations=25,
         runs=("fold=0", "fold=1"),
         layers=("a", "b"),
         quantities=("activation", "gradient"),
@@ -70,7 +70,7 @@ def test_norms_are_size_corrected_and_ranks_are_not(synthetic_log):
 
 
 def test_an_effect_is_found_and_named(synthetic_log):
-    log = synthetic_log(n_relabelings=39, effect=3.0, layers=("dense", "logits"))
+    log = synthetic_log(n_permutations=39, effect=3.0, layers=("dense", "logits"))
     table = compare_groups(log, "HC", "SZ", summaries="frobenius_norm")
     np.testing.assert_allclose(table["p"], 1 / 40)
     assert (table["p_adjusted"] <= 0.05).all()
@@ -80,7 +80,7 @@ def test_an_effect_is_found_and_named(synthetic_log):
 
 
 def test_swapping_the_groups_changes_only_the_sign(synthetic_log):
-    log = synthetic_log(n_relabelings=19)
+    log = synthetic_log(n_permutations=19)
     there, back = compare_groups(log, "HC", "SZ"), compare_groups(log, "SZ", "HC")
     np.testing.assert_allclose(there["difference"], -back["difference"])
     np.testing.assert_allclose(there["z"], -back["z"])
@@ -90,7 +90,7 @@ def test_swapping_the_groups_changes_only_the_sign(synthetic_log):
 
 def test_p_is_uniform_without_an_effect_though_sizes_differ(synthetic_log):
     logs = [
-        synthetic_log({"HC": 16, "SZ": 6}, n_relabelings=19, steps=(0,), seed=seed)
+        synthetic_log({"HC": 16, "SZ": 6}, n_permutations=19, steps=(0,), seed=seed)
         for seed in range(120)
     ]
     tables = [compare_groups(log, "HC", "SZ", summaries="effective_rank") for log in logs]
@@ -102,54 +102,54 @@ def test_p_is_uniform_without_an_effect_though_sizes_differ(synthetic_log):
 
 
 def test_a_rank_that_never_moves_has_p_of_one(synthetic_log):
-    table = compare_groups(synthetic_log(n_relabelings=19), "HC", "SZ", summaries="numerical_rank")
+    table = compare_groups(synthetic_log(n_permutations=19), "HC", "SZ", summaries="numerical_rank")
     assert table["p"].item() == 1.0
     assert table["p_adjusted"].item() == 1.0
     assert np.isnan(table["z"].item())
 
 
-def test_only_steps_with_relabelings_are_averaged(synthetic_log):
-    log = synthetic_log(n_relabelings=19, steps=range(4))
-    kept = log.relabelings[log.relabelings["step"].isin([1, 3])]
+def test_only_steps_with_permutations_are_averaged(synthetic_log):
+    log = synthetic_log(n_permutations=19, steps=range(4))
+    kept = log.permutations[log.permutations["step"].isin([1, 3])]
     sparse = SpectralLog(log.rows, log.sigma, kept, log.provenance)
     expected = compare_groups(log, "HC", "SZ", steps=[1, 3])
     pd.testing.assert_frame_equal(compare_groups(sparse, "HC", "SZ"), expected)
     assert expected["n_steps"].unique() == [2]
 
 
-def test_only_relabelings_that_all_runs_have_are_used(synthetic_log):
-    log = synthetic_log(n_relabelings=30, runs=("a", "b"))
-    table = log.relabelings
-    kept = table[(table["run"] == "a") | (table["relabeling"] <= 20)]
+def test_only_permutations_that_all_runs_have_are_used(synthetic_log):
+    log = synthetic_log(n_permutations=30, runs=("a", "b"))
+    table = log.permutations
+    kept = table[(table["run"] == "a") | (table["permutation"] <= 20)]
     result = compare_groups(SpectralLog(log.rows, log.sigma, kept), "HC", "SZ")
-    assert result["n_relabelings"].unique() == [20]
-    assert "20 relabelings" in result.attrs["null"]
+    assert result["n_permutations"].unique() == [20]
+    assert "20 permutations" in result.attrs["null"]
 
 
-def test_without_relabelings_there_is_no_p(synthetic_log):
+def test_without_permutations_there_is_no_p(synthetic_log):
     table = compare_groups(synthetic_log(), "HC", "SZ")
     assert table[["z", "p", "q", "p_adjusted"]].isna().all(axis=None)
     assert table["difference"].notna().all()
-    expected = "no relabelings were recorded: differences only, no p-value can be given"
+    expected = "no permutations were recorded: differences only, no p-value can be given"
     assert table["null"].unique() == [expected]
     assert table.attrs["null"] == expected
 
 
 def test_the_null_is_said_in_words(synthetic_log):
-    null = compare_groups(synthetic_log(n_relabelings=99, steps=[0]), "HC", "SZ").attrs["null"]
-    assert null == "99 relabelings over subjects, sizes kept; the smallest possible p is 0.01"
+    null = compare_groups(synthetic_log(n_permutations=99, steps=[0]), "HC", "SZ").attrs["null"]
+    assert null == "99 permutations over subjects, sizes kept; the smallest possible p is 0.01"
 
 
-def test_few_relabelings_say_that_they_are_few(synthetic_log):
-    null = compare_groups(synthetic_log(n_relabelings=9), "HC", "SZ").attrs["null"]
+def test_few_permutations_say_that_they_are_few(synthetic_log):
+    null = compare_groups(synthetic_log(n_permutations=9), "HC", "SZ").attrs["null"]
     assert "smallest possible p is 0.1, so nothing can reach 0.05" in null
 
 
 def test_all_is_compared_without_p(synthetic_log):
-    table = compare_groups(synthetic_log(n_relabelings=19), "HC", "all")
+    table = compare_groups(synthetic_log(n_permutations=19), "HC", "all")
     assert table["p"].isna().all()
     assert table["difference"].notna().all()
-    assert "`all` is never relabelled" in table.attrs["null"]
+    assert "`all` is never permuted" in table.attrs["null"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_all_is_compared_without_p(synthetic_log):
     ],
 )
 def test_a_target_is_warned_of_once(synthetic_log, provenance):
-    log = synthetic_log(n_relabelings=19, provenance=provenance)
+    log = synthetic_log(n_permutations=19, provenance=provenance)
     with pytest.warns(UserWarning, match="training has seen the labels") as caught:
         table = compare_groups(log, "HC", "SZ")
     assert len(caught) == 1
@@ -172,14 +172,14 @@ def test_a_target_is_warned_of_once(synthetic_log, provenance):
 
 def test_a_factor_that_is_the_target_is_warned_of(synthetic_log):
     log = synthetic_log(
-        {"dx=HC": 9, "dx=SZ": 9}, n_relabelings=19, provenance={"groups_are_target": ["dx"]}
+        {"dx=HC": 9, "dx=SZ": 9}, n_permutations=19, provenance={"groups_are_target": ["dx"]}
     )
     with pytest.warns(UserWarning, match="dx=HC and dx=SZ: the target"):
         compare_groups(log, "dx=HC", "dx=SZ")
 
 
 def test_another_target_is_not_warned_of(synthetic_log):
-    log = synthetic_log(n_relabelings=19, provenance={"groups_are_target": ["F", "M"]})
+    log = synthetic_log(n_permutations=19, provenance={"groups_are_target": ["F", "M"]})
     assert "Training" not in compare_groups(log, "HC", "SZ").attrs["null"]
 
 
@@ -188,9 +188,9 @@ def test_a_target_without_p_is_not_warned_of(synthetic_log):
 
 
 def test_nan_spectra_are_skipped_and_counted(synthetic_log):
-    log = synthetic_log(n_relabelings=19, steps=range(4))
+    log = synthetic_log(n_permutations=19, steps=range(4))
     bad = (log.rows["step"] == 2).to_numpy()
-    rows, sigma, table = log.rows.copy(), log.sigma.copy(), log.relabelings.copy()
+    rows, sigma, table = log.rows.copy(), log.sigma.copy(), log.permutations.copy()
     rows.loc[bad, "frobenius_norm"], sigma[bad] = np.nan, np.nan
     table.loc[table["step"] == 2, list(SUMMARIES)] = np.nan
     result = compare_groups(SpectralLog(rows, sigma, table), "HC", "SZ")
@@ -201,9 +201,9 @@ def test_nan_spectra_are_skipped_and_counted(synthetic_log):
 
 
 def test_a_log_of_nan_alone_gives_nan_without_warnings(synthetic_log):
-    log = synthetic_log(n_relabelings=19)
+    log = synthetic_log(n_permutations=19)
     rows = log.rows.assign(frobenius_norm=np.nan)
-    table = log.relabelings.assign(**dict.fromkeys(SUMMARIES, np.nan))
+    table = log.permutations.assign(**dict.fromkeys(SUMMARIES, np.nan))
     result = compare_groups(SpectralLog(rows, log.sigma * np.nan, table), "HC", "SZ")
     assert result[["difference", "z", "p", "q", "p_adjusted"]].isna().all(axis=None)
     assert (result["n_steps"] == 0).all()
@@ -251,9 +251,9 @@ def test_groups_that_never_meet_raise(synthetic_log):
         compare_groups(SpectralLog(rows[apart], log.sigma[apart]), "HC", "SZ")
 
 
-def test_steps_without_relabelings_raise_and_name_those_with(synthetic_log):
-    log = synthetic_log(n_relabelings=19, steps=range(4))
-    kept = log.relabelings[log.relabelings["step"].isin([1, 3])]
+def test_steps_without_permutations_raise_and_name_those_with(synthetic_log):
+    log = synthetic_log(n_permutations=19, steps=range(4))
+    kept = log.permutations[log.permutations["step"].isin([1, 3])]
     sparse = SpectralLog(log.rows, log.sigma, kept)
     with pytest.raises(ComparisonError, match=r"Try `steps=None`, or some of \[1, 3\]"):
         compare_groups(sparse, "HC", "SZ", steps=[0, 2])
@@ -270,7 +270,7 @@ def test_an_unknown_layer_raises(synthetic_log):
 
 
 def test_z_by_step_is_the_comparison_of_that_step(synthetic_log):
-    log = synthetic_log(n_relabelings=19, runs=("a", "b"), layers=("x", "y"))
+    log = synthetic_log(n_permutations=19, runs=("a", "b"), layers=("x", "y"))
     table = z_by_step(log, "HC", "SZ", "spectral_norm")
     assert len(table) == 2 * 3
     for row in table.itertuples():
@@ -281,7 +281,7 @@ def test_z_by_step_is_the_comparison_of_that_step(synthetic_log):
         assert row.difference == pytest.approx(one["corrected_difference"].item())
 
 
-def test_z_by_step_without_relabelings_is_nan(synthetic_log):
+def test_z_by_step_without_permutations_is_nan(synthetic_log):
     assert z_by_step(synthetic_log(), "HC", "SZ")["z"].isna().all()
 
 
@@ -297,20 +297,20 @@ def test_comparing_loads_neither_tensorflow_nor_matplotlib():
 
 
 def test_comparing_leaves_the_log_as_it_was(synthetic_log):
-    log = synthetic_log(n_relabelings=19)
-    rows, sigma, table = log.rows.copy(), log.sigma.copy(), log.relabelings.copy()
+    log = synthetic_log(n_permutations=19)
+    rows, sigma, table = log.rows.copy(), log.sigma.copy(), log.permutations.copy()
     compare_groups(log, "HC", "SZ")
     pd.testing.assert_frame_equal(log.rows, rows)
-    pd.testing.assert_frame_equal(log.relabelings, table)
+    pd.testing.assert_frame_equal(log.permutations, table)
     np.testing.assert_array_equal(log.sigma, sigma)
 
 
 def _naive_statistics(log, layer, quantity, summary):
-    records = log.summary(summary).assign(relabeling=0)
-    records = pd.concat([records, log.relabelings])
+    records = log.summary(summary).assign(permutation=0)
+    records = pd.concat([records, log.permutations])
     records = records[(records["layer"] == layer) & (records["quantity"] == quantity)]
     statistics = []
-    for _, labelling in records.groupby("relabeling"):
+    for _, labelling in records.groupby("permutation"):
         of_runs = []
         for _, run in labelling.groupby("run"):
             differences = []
@@ -332,8 +332,8 @@ def _naive_value(row, summary):
     return row[summary] / np.sqrt(row["n_rows"])
 
 
-def test_of_a_run_trained_again_relabelings_of_all_its_steps_are_compared(synthetic_log):
-    many = synthetic_log(n_relabelings=19, steps=(0, 1))
-    few = synthetic_log(n_relabelings=5, steps=(2, 3))
+def test_of_a_run_trained_again_permutations_of_all_its_steps_are_compared(synthetic_log):
+    many = synthetic_log(n_permutations=19, steps=(0, 1))
+    few = synthetic_log(n_permutations=5, steps=(2, 3))
     many.append(few)
-    assert compare_groups(many, "HC", "SZ")["n_relabelings"].unique().tolist() == [5]
+    assert compare_groups(many, "HC", "SZ")["n_permutations"].unique().tolist() == [5]

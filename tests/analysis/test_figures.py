@@ -7,8 +7,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from keras_spectral.analysis import figures
-from keras_spectral.analysis.figures.looks import COLOURS, looks
-from keras_spectral.analysis.words import series_names
+from keras_spectral.analysis.figures.styles import COLOURS, styles
+from keras_spectral.analysis.labels import series_names
 from keras_spectral.errors import ComparisonError, LogError
 from keras_spectral.log import SpectralLog
 from keras_spectral.summaries import size_correction
@@ -79,32 +79,32 @@ def test_several_singular_values_are_drawn_paler(synthetic_log):
     assert len(set(opacity)) == 3
 
 
-def test_bands_hold_95_percent_of_relabelled_groups(synthetic_log):
-    log = synthetic_log(n_relabelings=40, steps=(0, 1))
+def test_bands_hold_95_percent_of_permuted_groups(synthetic_log):
+    log = synthetic_log(n_permutations=40, steps=(0, 1))
     figure = figures.trajectories(log, summary="stable_rank", groups=["HC"])
     (band,) = figure.axes[0].collections
     heights = band.get_paths()[0].vertices[:, 1]
-    table = log.relabelings.query("group == 'HC' and step == 0")["stable_rank"]
+    table = log.permutations.query("group == 'HC' and step == 0")["stable_rank"]
     for quantile in table.quantile([0.025, 0.975]):
         assert np.isclose(heights, quantile).any()
-    assert legend_texts(figure)[-1] == "95 % of relabelled groups"
+    assert legend_texts(figure)[-1] == "95 % of permuted groups"
 
 
 def test_many_groups_share_one_band(synthetic_log):
-    log = synthetic_log(EIGHT, n_relabelings=19)
+    log = synthetic_log(EIGHT, n_permutations=19)
     figure = drawn(figures.trajectories(log))
     assert len(figure.axes[0].collections) == 1
-    assert legend_texts(figure) == [*"ABCDEFGH", "95 % of relabelled groups of all these sizes"]
+    assert legend_texts(figure) == [*"ABCDEFGH", "95 % of permuted groups of all these sizes"]
 
 
-def test_no_relabelings_no_band(synthetic_log):
+def test_no_permutations_no_band(synthetic_log):
     figure = figures.trajectories(synthetic_log())
     assert not figure.axes[0].collections
     assert legend_texts(figure) == ["HC", "SZ"]
 
 
 def test_a_single_step_is_drawn_as_one_dot_per_group(synthetic_log):
-    figure = drawn(figures.trajectories(synthetic_log(n_relabelings=19, steps=[7])))
+    figure = drawn(figures.trajectories(synthetic_log(n_permutations=19, steps=[7])))
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.get_xticklabels()] == ["HC", "SZ"]
     assert axis.get_xlabel() == "group, at step 7"
@@ -199,7 +199,7 @@ def test_vectors_are_left_out_of_figures_of_ranks(synthetic_log):
 
 def test_no_legend_is_wider_than_its_figure(synthetic_log):
     sizes = {f"a_rather_long_name_of_a_column={k}": 5 for k in "abcdef"}
-    figure = drawn(figures.trajectories(synthetic_log(sizes, n_relabelings=3)))
+    figure = drawn(figures.trajectories(synthetic_log(sizes, n_permutations=3)))
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
@@ -207,7 +207,7 @@ def test_no_legend_is_wider_than_its_figure(synthetic_log):
 
 def test_scale_and_title_of_a_map_with_long_names_are_not_cut_off(synthetic_log):
     groups = {"a_rather_long_name_of_a_column=first": 9, "a_rather_long_name_of_a_column=b": 9}
-    figure = drawn(figures.z_map(synthetic_log(groups, n_relabelings=9), *groups))
+    figure = drawn(figures.z_map(synthetic_log(groups, n_permutations=9), *groups))
     for text in (figure.axes[1].yaxis.label, figure._suptitle):
         assert text.get_window_extent().x1 <= figure.bbox.x1
 
@@ -271,7 +271,7 @@ def test_spectra_of_an_unrecorded_step_raise(synthetic_log):
 
 def test_the_map_has_a_row_per_weight_and_quantity(synthetic_log):
     quantities = ("activation", "gradient")
-    log = synthetic_log(n_relabelings=19, layers=("x", "y"), quantities=quantities, effect=4.0)
+    log = synthetic_log(n_permutations=19, layers=("x", "y"), quantities=quantities, effect=4.0)
     figure = drawn(figures.z_map(log, "HC", "SZ", "frobenius_norm"))
     axis = figure.axes[0]
     (image,) = axis.images
@@ -286,33 +286,33 @@ def test_the_map_has_a_row_per_weight_and_quantity(synthetic_log):
 
 
 def test_the_map_of_many_steps_is_not_marked(synthetic_log):
-    log = synthetic_log(n_relabelings=3, steps=range(70))
+    log = synthetic_log(n_permutations=3, steps=range(70))
     figure = drawn(figures.z_map(log, "HC", "SZ"))
     assert not figure.axes[0].lines
     assert not figure.legends
 
 
 def test_the_map_says_what_grey_is(synthetic_log):
-    figure = drawn(figures.z_map(synthetic_log(n_relabelings=9), "HC", "SZ"))
+    figure = drawn(figures.z_map(synthetic_log(n_permutations=9), "HC", "SZ"))
     assert "no spread, or not recorded" not in legend_texts(figure)
-    log = synthetic_log(n_relabelings=9)
-    table = log.relabelings
+    log = synthetic_log(n_permutations=9)
+    table = log.permutations
     table.loc[table["step"] == 1, "effective_rank"] = 2.0
     figure = drawn(figures.z_map(log, "HC", "SZ"))
     assert figure.axes[0].images[0].get_array().mask.tolist() == [[False, True, False]]
     assert "no spread, or not recorded" in legend_texts(figure)
 
 
-def test_the_map_without_relabelings_says_so(synthetic_log):
+def test_the_map_without_permutations_says_so(synthetic_log):
     figure = drawn(figures.z_map(synthetic_log(), "HC", "SZ"))
     assert not figure.axes
-    assert "no relabelings were recorded" in figure.texts[0].get_text()
+    assert "no permutations were recorded" in figure.texts[0].get_text()
 
 
 def test_eight_groups_differ_in_colour_dash_and_marker():
-    chosen = looks([*EIGHT, "all"])
+    chosen = styles([*EIGHT, "all"])
     for attribute in ("colour", "dash", "marker"):
-        assert len({getattr(look, attribute) for look in chosen.values()}) == 9, attribute
+        assert len({getattr(style, attribute) for style in chosen.values()}) == 9, attribute
 
 
 def test_every_colour_stands_out_from_white():
@@ -334,7 +334,7 @@ def test_a_group_keeps_its_look_when_drawn_alone(synthetic_log):
 
 def test_figures_are_plain_objects_and_change_no_global_setting(synthetic_log):
     before = dict(mpl.rcParams)
-    log = synthetic_log(n_relabelings=19)
+    log = synthetic_log(n_permutations=19)
     drawings = [figures.trajectories(log), figures.spectra(log), figures.z_map(log, "HC", "SZ")]
     assert all(type(figure) is Figure for figure in map(drawn, drawings))
     assert dict(mpl.rcParams) == before

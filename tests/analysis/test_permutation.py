@@ -41,7 +41,7 @@ def test_no_spread_gives_p_of_one_and_no_z():
     assert np.isnan(z_scores(values, EXACT + 1e-6)).all()
 
 
-def test_a_relabelling_without_a_value_is_left_out():
+def test_a_permutation_without_a_value_is_left_out():
     with_gap = np.array([[3.0, 0.0, np.nan, -1.0, -2.0]])
     assert permutation_p(with_gap, EXACT) == permutation_p(with_gap[:, [0, 1, 3, 4]], EXACT)
 
@@ -53,7 +53,7 @@ def test_nothing_to_compare_gives_no_p(values):
     assert np.isnan(max_t_adjusted_p(values, EXACT)).all()
 
 
-def test_z_is_measured_against_the_relabelings_alone():
+def test_z_is_measured_against_the_permutations_alone():
     values = np.array([[5.0, 1.0, 2.0, 3.0]])
     assert z_scores(values, EXACT) == pytest.approx([3.0])  # (5 - 2) / 1
 

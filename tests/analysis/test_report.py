@@ -49,13 +49,13 @@ def written(synthetic_log, tmp_path):
 
 def test_a_report_has_its_sections_in_order(written, synthetic_log):
     provenance = {"coverage": [{"layer": "dense"}], "scores": [{"fold": 0, "auc": 0.7}]}
-    page = Page(written(synthetic_log(n_relabelings=19, provenance=provenance)))
+    page = Page(written(synthetic_log(n_permutations=19, provenance=provenance)))
     assert page.ids == list(SECTIONS)
     assert page.open == []
 
 
 def test_a_report_stands_alone(written, synthetic_log):
-    text = written(synthetic_log(n_relabelings=19))
+    text = written(synthetic_log(n_permutations=19))
     page = Page(text)
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.resources)
     assert not {"script", "link", "iframe"} & set(page.tags)
@@ -64,7 +64,7 @@ def test_a_report_stands_alone(written, synthetic_log):
 
 
 def test_every_figure_has_an_alternative_text(written, synthetic_log):
-    page = Page(written(synthetic_log(n_relabelings=19)))
+    page = Page(written(synthetic_log(n_permutations=19)))
     assert len(page.alts) == 5  # two trajectories, spectra, two maps
     assert all(len(alt) > 40 for alt in page.alts)
 
@@ -77,39 +77,39 @@ def test_a_report_says_what_a_group_gradient_is_and_is_not(written):
 
 
 def test_a_finding_is_highlighted(written, synthetic_log):
-    text = written(synthetic_log(n_relabelings=39, effect=4.0), sections=["findings"])
+    text = written(synthetic_log(n_permutations=39, effect=4.0), sections=["findings"])
     assert re.search(r"\d+ of 6 tests stays? at or below 0.05", text)
     assert '<tr class="notable">' in text
-    assert "39 relabelings over subjects, sizes kept" in text
+    assert "39 permutations over subjects, sizes kept" in text
 
 
 def test_no_finding_is_said_to_be_none(written, synthetic_log):
-    text = written(synthetic_log(n_relabelings=9, effect=4.0), sections=["findings"])
+    text = written(synthetic_log(n_permutations=9, effect=4.0), sections=["findings"])
     assert "None of 6 tests stays at or below 0.05" in text
     assert "not evidence that the groups are alike" in text
     assert '<tr class="notable">' not in text
 
 
-def test_without_relabelings_nothing_is_called_a_finding(written):
+def test_without_permutations_nothing_is_called_a_finding(written):
     text = written(sections=["caution", "findings"])
     assert "the largest relative differences, not findings" in text
-    assert "ks.relabelings" in text
+    assert "ks.permutations" in text
     assert "adjusted p</th>" not in text
 
 
 def test_a_target_is_warned_of(written, synthetic_log):
     provenance = {"groups_are_target": ["HC", "SZ"]}
-    text = written(synthetic_log(n_relabelings=19, provenance=provenance))
+    text = written(synthetic_log(n_permutations=19, provenance=provenance))
     assert "trained to tell apart" in text
     assert "exact null permutes the target" in text
 
 
 def test_rows_of_a_target_are_no_findings(written, synthetic_log):
-    seen = synthetic_log(n_relabelings=39, effect=9.0, provenance={"groups_are_target": ["HC"]})
+    seen = synthetic_log(n_permutations=39, effect=9.0, provenance={"groups_are_target": ["HC"]})
     text = written(seen, sections=["findings"])
     assert "none of it is a finding" in text
     assert 'class="notable"' not in text
-    assert 'class="notable"' in written(synthetic_log(n_relabelings=39, effect=9.0))
+    assert 'class="notable"' in written(synthetic_log(n_permutations=39, effect=9.0))
 
 
 @pytest.mark.parametrize("provenance", [{"simulated": True}, {"runs": {"a": {"simulated": True}}}])
@@ -217,7 +217,7 @@ def test_a_log_without_groups_has_a_report(written, synthetic_log):
 
 def test_figures_are_saved_as_png_too(written, synthetic_log, tmp_path):
     folder = tmp_path / "a" / "figures"
-    log = synthetic_log({"sex=F": 9, "sex=M": 9}, n_relabelings=19)
+    log = synthetic_log({"sex=F": 9, "sex=M": 9}, n_permutations=19)
     written(log, figures_dir=folder)
     names = sorted(path.name for path in folder.iterdir())
     assert names == [

@@ -37,13 +37,13 @@ def fit(model, *callbacks, groups=GROUPS, batch_size=BATCH, epochs=1, **options)
 
 
 def assert_same_log(path, log):
-    """Assert that the file holds the log, value for value, relabelings included."""
+    """Assert that the file holds the log, value for value, permutations included."""
     found = ks.read_log(path)
     pd.testing.assert_frame_equal(
         found.to_dataframe(), log.to_dataframe(), check_dtype=False, check_exact=True
     )
     pd.testing.assert_frame_equal(
-        found.relabelings, log.relabelings, check_dtype=False, check_exact=True
+        found.permutations, log.permutations, check_dtype=False, check_exact=True
     )
 
 
@@ -165,12 +165,12 @@ def test_nan_spectra_are_written_as_such(path):
     )
 
 
-def test_relabelings_are_written_beside_the_file(path):
+def test_permutations_are_written_beside_the_file(path):
     model = make_model()
     writer = ks.callbacks.SpectralCSVLogger(path)
-    fit(model, writer, groups=ks.relabelings(GROUPS, n=3), epochs=2)
-    found = ks.read_log(path).relabelings
-    assert found["relabeling"].unique().tolist() == [1, 2, 3]
+    fit(model, writer, groups=ks.permutations(GROUPS, n=3), epochs=2)
+    found = ks.read_log(path).permutations
+    assert found["permutation"].unique().tolist() == [1, 2, 3]
     assert sorted(found["step"].unique()) == list(range(2 * STEPS))
     assert_same_log(path, model.spectral_log)
 
@@ -195,7 +195,7 @@ def test_several_runs_share_a_file(path):
     logs = []
     for fold in range(2):
         writer = ks.callbacks.SpectralCSVLogger(path, append=fold > 0, run={"fold": fold})
-        model = fit(make_model(seed=fold), writer, groups=ks.relabelings(GROUPS, n=2))
+        model = fit(make_model(seed=fold), writer, groups=ks.permutations(GROUPS, n=2))
         logs.append(model.spectral_log.with_run({"fold": fold}))
     assert_same_log(path, ks.SpectralLog.concat(logs))
 
@@ -212,9 +212,9 @@ def test_a_label_added_later_stands_among_the_labels(path):
 # --- a file that is there already ---
 
 
-def test_an_older_file_is_replaced_with_its_relabelings(path):
+def test_an_older_file_is_replaced_with_its_permutations(path):
     writer = ks.callbacks.SpectralCSVLogger(path)
-    fit(make_model(), writer, groups=ks.relabelings(GROUPS, n=2), epochs=2)
+    fit(make_model(), writer, groups=ks.permutations(GROUPS, n=2), epochs=2)
     model = fit(make_model(), ks.callbacks.SpectralCSVLogger(path))
     assert_same_log(path, model.spectral_log)
 
@@ -222,20 +222,20 @@ def test_an_older_file_is_replaced_with_its_relabelings(path):
 def test_a_second_fit_goes_on_in_the_same_file(path):
     model, writer = make_model(), ks.callbacks.SpectralCSVLogger(path)
     for _ in range(2):
-        fit(model, writer, groups=ks.relabelings(GROUPS, n=2))
+        fit(model, writer, groups=ks.permutations(GROUPS, n=2))
     fit(model, ks.callbacks.SpectralCSVLogger(path, append=True))
     assert_same_log(path, model.spectral_log)
 
 
 def test_a_training_resumed_from_a_saved_model_equals_one_without_a_break(path, tmp_path):
-    whole = fit(make_model(), groups=ks.relabelings(GROUPS, n=2), epochs=4).spectral_log
+    whole = fit(make_model(), groups=ks.permutations(GROUPS, n=2), epochs=4).spectral_log
     model = make_model()
     writer = ks.callbacks.SpectralCSVLogger(path)
-    fit(model, writer, groups=ks.relabelings(GROUPS, n=2), epochs=2)
+    fit(model, writer, groups=ks.permutations(GROUPS, n=2), epochs=2)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     writer = ks.callbacks.SpectralCSVLogger(path, append=True)
-    fit(loaded, writer, groups=ks.relabelings(GROUPS, n=2), epochs=4, initial_epoch=2)
+    fit(loaded, writer, groups=ks.permutations(GROUPS, n=2), epochs=4, initial_epoch=2)
     assert_same_log(path, whole)
 
 
@@ -267,14 +267,14 @@ def test_appending_to_no_file_begins_one(path):
 def test_a_line_cut_by_a_crash_is_recorded_again(tmp_path, compressed):
     path = tmp_path / ("spectra.csv.gz" if compressed else "spectra.csv")
     model, writer = make_model(), ks.callbacks.SpectralCSVLogger(path, every=1)
-    fit(model, writer, groups=ks.relabelings(GROUPS, n=2))
-    for file in (path, tmp_path / "spectra.relabelings.csv.gz"):
+    fit(model, writer, groups=ks.permutations(GROUPS, n=2))
+    for file in (path, tmp_path / "spectra.permutations.csv.gz"):
         file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(LogError):
         ks.read_log(path)
     again = make_model()
     writer = ks.callbacks.SpectralCSVLogger(path, append=True)
-    fit(again, writer, groups=ks.relabelings(GROUPS, n=2))
+    fit(again, writer, groups=ks.permutations(GROUPS, n=2))
     assert_same_log(path, model.spectral_log)
 
 
@@ -313,7 +313,7 @@ def test_a_path_that_cannot_be_written_is_told_before_training(tmp_path):
         assert int(model.optimizer.iterations) == 0
 
 
-@pytest.mark.parametrize("ending", [".csv", ".relabelings.csv.gz"])
+@pytest.mark.parametrize("ending", [".csv", ".permutations.csv.gz"])
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_full_disk_loses_nothing(path, full_disk, ending, epoch):
     model, writer = make_model(), ks.callbacks.SpectralCSVLogger(path)
@@ -323,7 +323,7 @@ def test_a_full_disk_loses_nothing(path, full_disk, ending, epoch):
     with pytest.warns(
         UserWarning, match=rf"spectra.csv cannot be written .*No space.* {ROWS} spectra"
     ):
-        fit(model, fill, writer, groups=ks.relabelings(GROUPS, n=2), epochs=3)
+        fit(model, fill, writer, groups=ks.permutations(GROUPS, n=2), epochs=3)
     assert_same_log(path, model.spectral_log)
 
 

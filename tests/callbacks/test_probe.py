@@ -126,13 +126,13 @@ def test_a_probe_records_what_its_settings_say():
     assert len(looks(probe.log)) == 3
 
 
-def test_relabelings_are_recorded_at_every_look():
+def test_permutations_are_recorded_at_every_look():
     x, y = data()
-    groups = ks.relabelings(["a", "b"] * 3, n=4)
+    groups = ks.permutations(["a", "b"] * 3, n=4)
     probe = ks.callbacks.SpectralProbe(x[:6], y[:6], groups=groups)
     fit(make_model(), probe)
-    table = probe.log.relabelings
-    assert len(table) == 3 * 4 * 2 * 2 * 3  # looks, relabelings, groups, layers, quantities
+    table = probe.log.permutations
+    assert len(table) == 3 * 4 * 2 * 2 * 3  # looks, permutations, groups, layers, quantities
     assert sorted(table["step"].unique()) == [0, STEPS, 2 * STEPS]
     assert probe.log.groups == ["all", "a", "b"]
 

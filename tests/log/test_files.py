@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keras_spectral.errors import LogError
 from keras_spectral.log import SpectralLog, files, read_log
-from keras_spectral.log.files import json_path, relabelings_path
+from keras_spectral.log.files import json_path, permutations_path
 from keras_spectral.log.schema import FACTS, KEYS
 from keras_spectral.summaries import SUMMARIES
 
@@ -36,11 +36,11 @@ def log_of(spectra, truncated=False, groups=None, layers="dense", run="", **opti
     return SpectralLog(rows, sigma, **options)
 
 
-def pseudo_groups(n=3, group="SZ"):
-    """Return a relabelings table with a NaN summary."""
+def permuted_groups(n=3, group="SZ"):
+    """Return a permutations table with a NaN summary."""
     table = pd.DataFrame({"run": [""] * n, "epoch": 0, "step": 0, "layer": "dense"})
     table = table.assign(weight="kernel", quantity="gradient", group=group)
-    table = table.assign(relabeling=range(1, n + 1), n_examples=1, batch_size=2, n_rows=1)
+    table = table.assign(permutation=range(1, n + 1), n_examples=1, batch_size=2, n_rows=1)
     values = np.random.default_rng(0).random((n, len(SUMMARIES))) * 1e-7
     values[0, 3] = np.nan
     return table.assign(**dict(zip(SUMMARIES, values.T, strict=True)))
@@ -59,7 +59,7 @@ def assert_equal_logs(found, expected):
     for column in ("epoch", "step", "n_examples", "rank_bound"):
         assert found.rows[column].dtype == np.int64
     pd.testing.assert_frame_equal(
-        found.relabelings, expected.relabelings, check_dtype=False, check_exact=True
+        found.permutations, expected.permutations, check_dtype=False, check_exact=True
     )
     assert found.provenance == expected.provenance
 
@@ -73,7 +73,7 @@ SPECTRA = [[3.0, 1 / 3, 1e-300], [5e-324], [NAN, NAN], [0.0, 0.0, 0.0, 0.0], [1e
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("truncated", [False, True])
 def test_a_log_comes_back_value_for_value(tmp_path, suffix, truncated):
-    log = log_of(SPECTRA, truncated, relabelings=pseudo_groups(), provenance={"seeds": [1, 2]})
+    log = log_of(SPECTRA, truncated, permutations=permuted_groups(), provenance={"seeds": [1, 2]})
     found = read_log(written(log, tmp_path / f"spectra{suffix}"))
     assert_equal_logs(found, log)
     for step, values in enumerate(SPECTRA):
@@ -108,20 +108,22 @@ def test_any_one_line_name_survives(tmp_path_factory, layer, group, suffix):
     "name", ["1", "01", "NA", "nan", "None", "null", "", "True", 'a,b"c"', "größe/层 1", " x ", "#"]
 )
 def test_names_that_csv_readers_like_to_change_survive(tmp_path, suffix, name):
-    log = log_of([[1.0], [NAN]], layers=name, groups=name, run=name, relabelings=pseudo_groups(1))
-    log.relabelings["group"] = name
+    log = log_of(
+        [[1.0], [NAN]], layers=name, groups=name, run=name, permutations=permuted_groups(1)
+    )
+    log.permutations["group"] = name
     found = read_log(written(log, tmp_path / f"spectra{suffix}"))
     assert found.layers == found.groups == found.runs == [name]
-    assert found.relabelings["group"].tolist() == [name]
+    assert found.permutations["group"].tolist() == [name]
     assert found.singular_values(name, group=name, step=0).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_run_labels_survive(tmp_path, suffix):
-    log = log_of([[1.0]], relabelings=pseudo_groups(1))
+    log = log_of([[1.0]], permutations=permuted_groups(1))
     labels = {"fold": 3, "site": "nan", "rate": 0.1}
     found = read_log(written(log.with_run(labels), tmp_path / f"spectra{suffix}"))
-    for table in (found.rows, found.relabelings):
+    for table in (found.rows, found.permutations):
         assert list(table)[:5] == ["run", *labels, "epoch"]
         assert table.loc[0, list(labels)].tolist() == [3, "nan", 0.1]
     assert len(found.select(fold=3, site="nan")) == 1
@@ -167,16 +169,16 @@ def test_numpy_values_in_the_provenance_become_plain(tmp_path):
         ("spectra", "spectra"),
     ],
 )
-def test_relabelings_and_provenance_stand_beside_the_log(tmp_path, name, stem):
+def test_permutations_and_provenance_stand_beside_the_log(tmp_path, name, stem):
     folder = tmp_path / "v1.0"
-    assert relabelings_path(folder / name) == folder / f"{stem}.relabelings.csv.gz"
+    assert permutations_path(folder / name) == folder / f"{stem}.permutations.csv.gz"
     assert json_path(folder / name) == folder / f"{stem}.json"
 
 
-def test_relabelings_of_an_older_log_are_not_left_beside_a_new_one(tmp_path):
-    log_of([[1.0]], relabelings=pseudo_groups()).to_csv(tmp_path / "spectra.csv")
+def test_permutations_of_an_older_log_are_not_left_beside_a_new_one(tmp_path):
+    log_of([[1.0]], permutations=permuted_groups()).to_csv(tmp_path / "spectra.csv")
     log_of([[2.0]]).to_csv(tmp_path / "spectra.csv")
-    assert len(read_log(tmp_path / "spectra.csv").relabelings) == 0
+    assert len(read_log(tmp_path / "spectra.csv").permutations) == 0
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "3", "\xff"])
@@ -188,12 +190,12 @@ def test_a_broken_provenance_is_an_error_that_names_the_file(tmp_path, content):
 
 
 def test_a_log_without_its_companions_is_still_a_log(tmp_path):
-    log_of([[1.0]], relabelings=pseudo_groups(), provenance={"a": 1}).to_csv(tmp_path / "s.csv")
+    log_of([[1.0]], permutations=permuted_groups(), provenance={"a": 1}).to_csv(tmp_path / "s.csv")
     (tmp_path / "s.json").unlink()
-    (tmp_path / "s.relabelings.csv.gz").unlink()
+    (tmp_path / "s.permutations.csv.gz").unlink()
     found = read_log(tmp_path / "s.csv")
     assert found.provenance == {}
-    assert len(found.relabelings) == 0
+    assert len(found.permutations) == 0
 
 
 # --- files that are no logs, or no longer ---
@@ -305,11 +307,11 @@ def test_two_runs_mixed_in_one_file_are_refused(tmp_path, suffix):
         read_log(path)
 
 
-def test_broken_relabelings_are_refused(tmp_path):
-    log_of([[1.0]], relabelings=pseudo_groups()).to_csv(tmp_path / "s.csv")
-    beside = tmp_path / "s.relabelings.csv.gz"
+def test_broken_permutations_are_refused(tmp_path):
+    log_of([[1.0]], permutations=permuted_groups()).to_csv(tmp_path / "s.csv")
+    beside = tmp_path / "s.permutations.csv.gz"
     beside.write_bytes(beside.read_bytes()[:-5])
-    with pytest.raises(LogError, match=r"Received: .*s\.relabelings\.csv\.gz"):
+    with pytest.raises(LogError, match=r"Received: .*s\.permutations\.csv\.gz"):
         read_log(tmp_path / "s.csv")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keras_spectral.errors import LogError
 from keras_spectral.log import SpectralLog
-from keras_spectral.log.schema import FACTS, KEYS, RELABELING_KEYS
+from keras_spectral.log.schema import FACTS, KEYS, PERMUTATION_KEYS
 from keras_spectral.summaries import SUMMARIES
 
 
@@ -33,12 +33,12 @@ def make_log(steps=(0, 1), layers=("hidden", "out"), groups=("all", "SZ"), run="
     return SpectralLog(rows.assign(truncated=False), sigma, **options)
 
 
-def pseudo_groups(steps=(0, 1), n=3, run=""):
-    """Return a relabelings table."""
+def permuted_groups(steps=(0, 1), n=3, run=""):
+    """Return a permutations table."""
     keys = [
         (run, 0, s, "hidden", "kernel", "gradient", "SZ", r) for s in steps for r in range(1, n + 1)
     ]
-    table = pd.DataFrame(keys, columns=[*KEYS, "relabeling"])
+    table = pd.DataFrame(keys, columns=[*KEYS, "permutation"])
     table = table.assign(n_examples=1, batch_size=2, n_rows=1)
     values = np.random.default_rng(0).random((len(table), len(SUMMARIES)))
     return table.assign(**dict(zip(SUMMARIES, values.T, strict=True)))
@@ -47,7 +47,7 @@ def pseudo_groups(steps=(0, 1), n=3, run=""):
 def assert_equal_logs(found, expected):
     pd.testing.assert_frame_equal(found.rows, expected.rows, check_dtype=False)
     np.testing.assert_array_equal(found.sigma, expected.sigma)
-    pd.testing.assert_frame_equal(found.relabelings, expected.relabelings, check_dtype=False)
+    pd.testing.assert_frame_equal(found.permutations, expected.permutations, check_dtype=False)
 
 
 # --- what it holds ---
@@ -59,7 +59,7 @@ def test_an_empty_log_has_the_columns_and_nothing_else():
     assert [log.runs, log.layers, log.groups, log.quantities, log.steps] == [[]] * 5
     assert list(log.rows) == list(log.to_dataframe()) == [*KEYS, *FACTS]
     assert log.sigma.shape == (0, 0)
-    assert list(log.relabelings) == [*RELABELING_KEYS, *SUMMARIES]
+    assert list(log.permutations) == [*PERMUTATION_KEYS, *SUMMARIES]
     assert list(log.summary("nuclear_norm")) == [*KEYS, *FACTS, "nuclear_norm"]
     assert "0 spectra" in repr(log)
 
@@ -98,20 +98,20 @@ def test_appended_blocks_of_other_widths_are_padded():
 
 
 def test_appending_leaves_the_other_log_alone():
-    log, other = make_log(steps=(0,)), make_log(steps=(1,), relabelings=pseudo_groups())
+    log, other = make_log(steps=(0,)), make_log(steps=(1,), permutations=permuted_groups())
     before = copy.deepcopy(other)
     log.append(other)
     log.append(make_log(steps=(2,)))
     assert_equal_logs(other, before)
     assert log.steps == [0, 1, 2]
-    assert len(log.relabelings) == 6
+    assert len(log.permutations) == 6
 
 
 def test_appending_a_log_to_itself_ends():
-    log = make_log(relabelings=pseudo_groups())
+    log = make_log(permutations=permuted_groups())
     log.append(log)
     assert len(log) == 16
-    assert len(log.relabelings) == 12
+    assert len(log.permutations) == 12
 
 
 def test_the_first_provenance_wins():
@@ -134,39 +134,39 @@ def test_after_returns_what_came_since(steps_per_block, data):
     assert new.sigma[:, :1].tolist() == log.sigma[n:, :1].tolist()
 
 
-def test_after_counts_relabelings_by_themselves():
-    log = make_log(relabelings=pseudo_groups(), provenance={"seed": 1})
-    assert len(log.after(0).relabelings) == 6
+def test_after_counts_permutations_by_themselves():
+    log = make_log(permutations=permuted_groups(), provenance={"seed": 1})
+    assert len(log.after(0).permutations) == 6
     new = log.after(8, 4)
     assert len(new) == 0
-    assert new.relabelings["relabeling"].tolist() == [2, 3]
+    assert new.permutations["permutation"].tolist() == [2, 3]
     assert new.provenance == {"seed": 1}
 
 
-def test_relabelings_keep_their_types_beside_logs_without():
+def test_permutations_keep_their_types_beside_logs_without():
     log = SpectralLog()
     for part in (
         make_log().select(step=0),
-        make_log(relabelings=pseudo_groups()),
+        make_log(permutations=permuted_groups()),
         make_log().after(9),
     ):
         log.append(part)
-    pd.testing.assert_frame_equal(log.relabelings, pseudo_groups())
+    pd.testing.assert_frame_equal(log.permutations, permuted_groups())
 
 
 # --- runs ---
 
 
 def test_a_run_label_becomes_the_run_text():
-    log = make_log(relabelings=pseudo_groups()).with_run("first")
+    log = make_log(permutations=permuted_groups()).with_run("first")
     assert log.runs == ["first"]
-    assert log.relabelings["run"].unique().tolist() == ["first"]
+    assert log.permutations["run"].unique().tolist() == ["first"]
     assert make_log().with_run(3).runs == ["3"]
 
 
 def test_run_labels_become_columns_between_run_and_epoch():
-    log = make_log(relabelings=pseudo_groups()).with_run({"fold": 0, "seed": np.int64(7)})
-    for table in (log.rows, log.relabelings):
+    log = make_log(permutations=permuted_groups()).with_run({"fold": 0, "seed": np.int64(7)})
+    for table in (log.rows, log.permutations):
         assert list(table)[:4] == ["run", "fold", "seed", "epoch"]
         assert table[["run", "fold", "seed"]].drop_duplicates().values.tolist() == [
             ["fold=0 seed=7", 0, 7]
@@ -176,14 +176,14 @@ def test_run_labels_become_columns_between_run_and_epoch():
     assert again.runs == ["fold=1"]
 
 
-def test_relabelling_a_run_leaves_the_log_alone():
+def test_labelling_a_run_leaves_the_log_alone():
     log = make_log()
     log.with_run("other")
     assert log.runs == [""]
 
 
 @pytest.mark.parametrize(
-    "label", ["epoch", "layer", "n_rows", "truncated", "sigma_3", "relabeling"]
+    "label", ["epoch", "layer", "n_rows", "truncated", "sigma_3", "permutation"]
 )
 def test_run_labels_must_not_hide_columns(label):
     with pytest.raises(LogError, match=rf"no columns of a log. Received: .*\['{label}'\]. Try"):
@@ -191,12 +191,12 @@ def test_run_labels_must_not_hide_columns(label):
 
 
 def test_logs_of_several_runs_become_one():
-    logs = {"a": make_log(provenance={"seed": 1}), "b": make_log(relabelings=pseudo_groups())}
+    logs = {"a": make_log(provenance={"seed": 1}), "b": make_log(permutations=permuted_groups())}
     log = SpectralLog.concat(logs)
     assert len(log) == 16
     assert log.runs == ["a", "b"]
     assert log.provenance == {"runs": {"a": {"seed": 1}, "b": {}}}
-    assert log.relabelings["run"].unique().tolist() == ["b"]
+    assert log.permutations["run"].unique().tolist() == ["b"]
     assert logs["a"].runs == [""]
     assert_equal_logs(SpectralLog.concat(part.with_run(run) for run, part in logs.items()), log)
     assert SpectralLog.concat(iter([make_log(provenance={"seed": 1})])).provenance["runs"]
@@ -219,22 +219,22 @@ def test_a_record_that_occurs_twice_is_refused_by_its_keys():
 
 
 def test_a_selection_keeps_what_fits_all_keys():
-    log = make_log(relabelings=pseudo_groups(), provenance={"seed": 1})
+    log = make_log(permutations=permuted_groups(), provenance={"seed": 1})
     part = log.select(step=1, layer=["out", "hidden"], group="SZ")
     assert part.rows[["step", "layer", "group"]].values.tolist() == [
         [1, "hidden", "SZ"],
         [1, "out", "SZ"],
     ]
     assert part.sigma.shape == (2, 1)
-    assert part.relabelings["step"].tolist() == [1, 1, 1]
+    assert part.permutations["step"].tolist() == [1, 1, 1]
     assert part.provenance == {"seed": 1}
     assert len(log.select()) == len(log)
     assert len(log.select(step=np.array([0, 1]))) == len(log.select(step={0, 1})) == 8
 
 
-def test_a_run_label_selects_with_or_without_relabelings():
-    for pseudo in (None, pseudo_groups()):
-        log = make_log(relabelings=pseudo).with_run({"fold": 2})
+def test_a_run_label_selects_with_or_without_permutations():
+    for permuted in (None, permuted_groups()):
+        log = make_log(permutations=permuted).with_run({"fold": 2})
         assert len(log.select(fold=2)) == 8
         with pytest.raises(
             LogError, match=r"`fold` must occur in the log. Received: fold=3. .*\[2\]"
@@ -242,11 +242,11 @@ def test_a_run_label_selects_with_or_without_relabelings():
             log.select(fold=3)
 
 
-def test_a_run_label_that_no_relabelling_has_selects_none():
+def test_a_run_label_that_no_permutation_has_selects_none():
     labelled = make_log().with_run({"fold": 0})
-    log = SpectralLog.concat([labelled, make_log(run="b", relabelings=pseudo_groups(run="b"))])
-    assert len(log.select(fold=0).relabelings) == 0
-    assert len(log.select(run="b").relabelings) == 6
+    log = SpectralLog.concat([labelled, make_log(run="b", permutations=permuted_groups(run="b"))])
+    assert len(log.select(fold=0).permutations) == 0
+    assert len(log.select(run="b").permutations) == 6
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_an_unknown_summary_is_refused():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda log: pickle.loads(pickle.dumps(log))])
 def test_a_copy_is_equal_and_independent(copied):
-    log = make_log(relabelings=pseudo_groups(), provenance={"seed": 1})
+    log = make_log(permutations=permuted_groups(), provenance={"seed": 1})
     twin = copied(log)
     assert_equal_logs(twin, log)
     assert twin.provenance == log.provenance

@@ -150,7 +150,7 @@ def test_subjects_without_files_are_dropped_and_named(released, capsys):
     assert cobre_files(released).index.tolist() == ["0040061"]
     out = capsys.readouterr().out
     assert "3 subjects; dropped 2 subjects without data (0040046, 0040002)" in out
-    assert "data of nobody in the phenotype: fmri_0040003.nii.gz" in out
+    assert "data without a subject in the phenotype: fmri_0040003.nii.gz" in out
 
 
 def test_a_folder_of_something_else_is_an_error(released, tmp_path):

@@ -312,7 +312,7 @@ def test_the_phenotype_may_be_a_data_frame(freesurfer, capsys):
 def test_a_target_among_the_features_is_refused(freesurfer, tmp_path):
     features, participants = freesurfer()
     (tmp_path / "ages.csv").write_text("id,age\nsub-01,40\nsub-02,50\nsub-03,30\n")
-    with pytest.raises(DataError, match=r"reads the answer.*features with age"):
+    with pytest.raises(DataError, match=r"input of the model.*features with age"):
         load_tables([*features, tmp_path / "ages.csv"], participants, "age")
 
 

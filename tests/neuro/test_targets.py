@@ -43,7 +43,7 @@ def test_the_target_is_a_column_of_the_labels():
 
 @pytest.mark.parametrize("leak", ["Class", "train.Class"])
 def test_a_target_among_the_features_is_an_error(leak):
-    with pytest.raises(DataError, match=f"reads the answer.*{leak}"):
+    with pytest.raises(DataError, match=f"input of the model.*{leak}"):
         target_column(joined("x", leak), "Class")
 
 

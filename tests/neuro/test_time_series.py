@@ -142,7 +142,9 @@ class TestBrokenCopies:
 
     def test_a_file_of_nobody(self, folder):
         write(folder / "s77_rois.npy", series("s01"))
-        with pytest.raises(DataError, match=r"data of nobody in the phenotype: s77_rois\.npy"):
+        with pytest.raises(
+            DataError, match=r"data without a subject in the phenotype: s77_rois\.npy"
+        ):
             load(folder)
         assert len(load(folder, join="inner").x) == 4
 

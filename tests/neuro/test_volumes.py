@@ -369,14 +369,15 @@ def test_a_subject_without_a_file_is_named(folder, load):
 
 def test_a_file_without_a_subject_is_named(folder, load, values):
     write(folder / "s5_T1w.nii.gz", values["s1"])
-    with pytest.raises(DataError, match=r"nobody in the phenotype: s5_T1w\.nii\.gz"):
+    with pytest.raises(DataError, match=r"without a subject in the phenotype: s5_T1w\.nii\.gz"):
         load()
     assert len(load(join="inner").x) == 4
 
 
 def test_a_file_with_a_wrong_name_is_named_with_the_subject_it_lacks(folder, load):
     (folder / "s1_T1w.nii.gz").rename(folder / "s9_T1w.nii.gz")
-    with pytest.raises(DataError, match=r"without data \(s1\); .*nobody.*: s9_T1w\.nii\.gz; 3 in"):
+    message = r"without data \(s1\); .*without a subject.*: s9_T1w\.nii\.gz; 3 in"
+    with pytest.raises(DataError, match=message):
         load()
 
 
@@ -505,7 +506,7 @@ def test_masks_that_cannot_be_meant_are_an_error(load, values, tmp_path):
 
 
 def test_a_long_reading_says_how_long_it_takes(load, monkeypatch, capsys):
-    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "REPORT_AFTER", 0.0)
     load()
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith("Reading 4 volumes: about ") for line in said)

@@ -1,6 +1,6 @@
-"""Figures of a log. Each function returns a matplotlib `Figure` and shows, saves, changes nothing.
+"""Figures of a log. Each function returns a matplotlib `Figure`; none shows or saves it.
 
-Save one with `figure.savefig("trajectories.png", dpi=150)`; a notebook shows it by itself.
+Save one with `figure.savefig("trajectories.png", dpi=150)`; a notebook displays it.
 """
 
 from keras_spectral.analysis.figures.spectra import spectra

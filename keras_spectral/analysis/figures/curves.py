@@ -1,9 +1,9 @@
-"""Numbers behind the curves: values by step, thinned to what a reader can see."""
+"""The values that figures draw: one per step, averaged in blocks where there are many steps."""
 
 import numpy as np
 import pandas as pd
 
-from keras_spectral.analysis.words import series_names
+from keras_spectral.analysis.labels import series_names
 from keras_spectral.errors import LogError
 from keras_spectral.groups import ALL
 from keras_spectral.log.summary import size_corrected_norms
@@ -20,11 +20,11 @@ def drawn_series(log, quantity, layers, limit, ranks=False):
         log: A `SpectralLog`.
         quantity: Quantity to draw.
         layers: Layer path, list of them, or `None` for all.
-        limit: With `layers=None`, the most panels to draw: evenly spread over the model.
+        limit: Largest number of panels with `layers=None`; they are spread evenly over the model.
         ranks: With `layers=None`, leave out vectors, such as a bias, whose rank is 1 at all times.
 
     Returns:
-        List of `(layer, weight, title)`, and a note if some were left out.
+        The tuple `(list of (layer, weight, title), note)`; the note is empty if all are drawn.
 
     Raises:
         LogError: If the quantity or a layer does not occur.
@@ -35,14 +35,16 @@ def drawn_series(log, quantity, layers, limit, ranks=False):
     if ranks and layers is None:
         is_matrix = np.isfinite(chosen.sigma[:, 1:]).any(axis=1)
         is_matrix = pd.Series(is_matrix, rows.index).groupby([rows["layer"], rows["weight"]])
-        kept = is_matrix.transform("any")
-        rows = rows[kept] if kept.any() else rows
+        is_matrix = is_matrix.transform("any")
+        rows = rows[is_matrix] if is_matrix.any() else rows
     pairs = list(rows[["layer", "weight"]].drop_duplicates().itertuples(index=False, name=None))
     series = [(*pair, title) for pair, title in zip(pairs, series_names(pairs), strict=True)]
     if layers is not None or len(series) <= limit:
         return series, ""
-    kept = np.unique(np.linspace(0, len(series) - 1, limit).round().astype(int))
-    return [series[j] for j in kept], f"{limit} of {len(series)} weights shown; choose by `layers=`"
+    drawn = np.unique(np.linspace(0, len(series) - 1, limit).round().astype(int))
+    return [
+        series[j] for j in drawn
+    ], f"{limit} of {len(series)} weights shown; choose by `layers=`"
 
 
 def drawn_groups(log, groups):
@@ -71,12 +73,12 @@ def drawn_groups(log, groups):
 
 
 def summary_points(log, summary, size_corrected):
-    """Return one value per record.
+    """Return one value per recorded spectrum.
 
     Args:
         log: A `SpectralLog`.
         summary: Name of a summary.
-        size_corrected: Whether norms are.
+        size_corrected: Whether norms are multiplied by `size_correction`.
 
     Returns:
         DataFrame with keys and a column `value_1`.
@@ -85,7 +87,7 @@ def summary_points(log, summary, size_corrected):
 
 
 def singular_value_points(log, k, size_corrected):
-    """Return the `k` largest singular values of every record.
+    """Return the `k` largest singular values of every recorded spectrum.
 
     Args:
         log: A `SpectralLog`.
@@ -103,32 +105,32 @@ def singular_value_points(log, k, size_corrected):
     return pd.concat([rows, pd.DataFrame(sigma, columns=names, index=rows.index)], axis=1)
 
 
-def pseudo_points(log, summary, size_corrected):
-    """Return one value per relabelled record.
+def permuted_points(log, summary, size_corrected):
+    """Return one value per record of a permuted group.
 
     Args:
         log: A `SpectralLog`.
         summary: Name of a summary.
-        size_corrected: Whether norms are.
+        size_corrected: Whether norms are multiplied by `size_correction`.
 
     Returns:
-        DataFrame with keys, `relabeling` and a column `value_1`.
+        DataFrame with keys, `permutation` and a column `value_1`.
     """
-    table = log.relabelings
+    table = log.permutations
     if size_corrected and len(table):
         table = size_corrected_norms(table)
     return table.rename(columns={summary: "value_1"})
 
 
 def thinned(points, steps):
-    """Return points with their steps replaced by the mean step of their block, if there are many.
+    """Return points whose steps are replaced by the mean step of their block, if there are many.
 
     Args:
         points: DataFrame with a column `step`.
         steps: All recorded steps, ascending.
 
     Returns:
-        DataFrame, and about how many recorded steps a block has.
+        The tuple `(DataFrame, approximate number of recorded steps in a block)`.
     """
     if len(steps) <= MAX_POINTS or not len(points):
         return points, 1
@@ -177,22 +179,22 @@ def common_steps(points):
     return runs.index[runs == points["run"].nunique()].tolist()
 
 
-def relabelling_bands(pseudo, steps, low=0.025, high=0.975):
-    """Return where relabelled groups lie, step by step: the mean over runs, then quantiles.
+def permutation_bands(permuted, steps, low=0.025, high=0.975):
+    """Return the quantiles of permuted groups at each step, of their means over runs.
 
     Args:
-        pseudo: Result of `pseudo_points`, thinned like the curve it stands behind.
+        permuted: Result of `permuted_points`, thinned like the curve of the real groups.
         steps: Steps to keep.
-        low: Lower quantile over relabelings.
-        high: Upper quantile over relabelings.
+        low: Lower quantile over permutations.
+        high: Upper quantile over permutations.
 
     Returns:
         Dictionary from `(layer, weight, group)` to a DataFrame with steps in the index and columns
         `low` and `high`.
     """
     keys = ["layer", "weight", "group", "step"]
-    kept = pseudo[pseudo["step"].isin(steps)]
-    per_run = kept.groupby([*keys, "relabeling", "run"])["value_1"].mean()
-    means = per_run.groupby([*keys, "relabeling"]).mean().groupby(keys)
+    at_steps = permuted[permuted["step"].isin(steps)]
+    per_run = at_steps.groupby([*keys, "permutation", "run"])["value_1"].mean()
+    means = per_run.groupby([*keys, "permutation"]).mean().groupby(keys)
     bands = pd.DataFrame({"low": means.quantile(low), "high": means.quantile(high)})
     return {key: band.droplevel(keys[:3]) for key, band in bands.groupby(keys[:3])}

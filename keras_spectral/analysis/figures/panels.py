@@ -1,4 +1,4 @@
-"""Grids of panels that share one look: titles, axes, legends outside the data."""
+"""Grids of panels in one style: titles, axes, legends outside the data."""
 
 import math
 import textwrap
@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from keras_spectral.analysis.figures.looks import FAINT, INK
-from keras_spectral.analysis.words import WEIGHT_MARK, shortened
+from keras_spectral.analysis.figures.styles import FAINT, INK
+from keras_spectral.analysis.labels import WEIGHT_MARK, shortened
 
 TITLE_SIZE = 10
 TEXT_SIZE = 9
@@ -60,7 +60,7 @@ def wrapped_grid(n_panels):
 
 
 def bottom_panels(axes):
-    """Return the panels that have none below them.
+    """Return the lowest panel of each column.
 
     Args:
         axes: List of axes in a grid.
@@ -76,7 +76,7 @@ def bottom_panels(axes):
 
 
 def plain_axis(axis):
-    """Draw an axis quietly: no box, a faint grid, small ticks.
+    """Draw an axis plainly: no box, a faint grid, small ticks.
 
     Args:
         axis: Matplotlib axes.
@@ -94,7 +94,7 @@ def panel_title(axis, text, right=""):
     Args:
         axis: Matplotlib axes.
         text: Title.
-        right: A second, quieter title at the right end.
+        right: A second title in grey at the right end.
     """
     columns = axis.get_subplotspec().get_gridspec().ncols
     width = int(axis.figure.get_figwidth() / columns * CHARACTERS_PER_INCH) - len(right)
@@ -110,7 +110,7 @@ def frame(figure, axes, title, x_label, y_label):
     Args:
         figure: Matplotlib `Figure`.
         axes: List of its panels.
-        title: Title in words.
+        title: Title of the figure.
         x_label: Label below the lowest panels.
         y_label: Shared label on the left.
     """
@@ -131,11 +131,11 @@ def whole_numbers(axis, n_ticks=5):
 
 
 def linear(axis, flat=1e-3):
-    """Give an axis plain ticks, and a range that does not blow rounding up to a picture.
+    """Give an axis plain ticks, and a range that does not magnify rounding errors.
 
     Args:
         axis: Matplotlib axes, with data.
-        flat: Relative range below which the values are drawn as the flat line that they are.
+        flat: Relative range below which values count as constant, and are drawn as a flat line.
     """
     low, high = axis.get_ylim()
     middle = (low + high) / 2
@@ -181,7 +181,7 @@ def legend_below(figure, handles, note=""):
     Args:
         figure: Matplotlib `Figure`.
         handles: Artists with labels.
-        note: What else a reader must know, above the entries.
+        note: Text above the entries, such as the size correction.
     """
     legend = figure.legend(
         handles=handles,
@@ -199,7 +199,7 @@ def legend_below(figure, handles, note=""):
 
 
 def _legend_columns(labels, width):
-    """Return the most columns, filled one after the other, that fit into a width in inches."""
+    """Return the largest number of columns, filled one after the other, that fit the width."""
     inches = [LEGEND_HANDLE + len(label) / LEGEND_CHARACTERS_PER_INCH for label in labels]
     for n in range(len(labels), 1, -1):
         if sum(max(column) for column in np.array_split(inches, n)) <= width:
@@ -207,11 +207,11 @@ def _legend_columns(labels, width):
     return 1
 
 
-def line_handle(look, label):
+def line_handle(style, label):
     """Return a legend entry for a group.
 
     Args:
-        look: A `Look`.
+        style: A `Style`.
         label: Its text.
 
     Returns:
@@ -220,9 +220,9 @@ def line_handle(look, label):
     return Line2D(
         [],
         [],
-        color=look.colour,
-        linestyle=look.dash,
-        marker=look.marker,
+        color=style.colour,
+        linestyle=style.dash,
+        marker=style.marker,
         markersize=4.5,
         linewidth=1.8,
         label=shortened(label, 28),
@@ -230,7 +230,7 @@ def line_handle(look, label):
 
 
 def message_figure(text):
-    """Return a figure that says why there is nothing to draw.
+    """Return a figure whose only content is a text: why there is nothing to draw.
 
     Args:
         text: Reason, and what to do.
@@ -244,7 +244,7 @@ def message_figure(text):
 
 
 def spans_decades(values, factor=20.0):
-    """Tell whether positive values span so much that a logarithmic axis shows them better.
+    """Return whether positive values span so much that a logarithmic axis shows them better.
 
     Args:
         values: Array.

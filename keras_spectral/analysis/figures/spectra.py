@@ -1,4 +1,4 @@
-"""Whole spectra: singular values against their number, at a few steps."""
+"""Whole spectra: singular values against their index, at a few steps."""
 
 import numpy as np
 
@@ -7,7 +7,6 @@ from keras_spectral.analysis.figures.curves import (
     drawn_series,
     singular_value_points,
 )
-from keras_spectral.analysis.figures.looks import looks
 from keras_spectral.analysis.figures.panels import (
     frame,
     legend_below,
@@ -18,12 +17,13 @@ from keras_spectral.analysis.figures.panels import (
     whole_numbers,
     wrapped_grid,
 )
-from keras_spectral.analysis.words import correction_words
+from keras_spectral.analysis.figures.styles import styles
+from keras_spectral.analysis.labels import correction_labels
 from keras_spectral.errors import LogError
 
 MAX_ROWS = 6
 FLOOR = 1e-6
-"""Singular values below `FLOOR` times the largest of a panel are rounding, and not drawn."""
+"""Singular values below `FLOOR` times the largest of a panel are rounding errors: not drawn."""
 MARKERS_PER_LINE = 16
 
 
@@ -55,16 +55,16 @@ def spectra(log, quantity="gradient", steps=None, layers=None, groups=None, size
     keys = {"quantity": quantity, "group": chosen, "step": steps}
     part = log.select(**keys, layer=[layer for layer, _, _ in series])
     means = _mean_spectra(singular_value_points(part, part.sigma.shape[1], size_corrected))
-    group_looks = {group: look for group, look in looks(log.groups).items() if group in chosen}
+    group_styles = {group: style for group, style in styles(log.groups).items() if group in chosen}
     figure, axes = _panels(len(series), len(steps))
     panels = [(*weight, step) for weight in series for step in steps]
     for axis, (layer, weight, title, step) in zip(axes, panels, strict=True):
-        _draw_panel(axis, means, (layer, weight, step), group_looks)
+        _draw_panel(axis, means, (layer, weight, step), group_styles)
         panel_title(axis, title, f"step {step}")
-    factor, meaning = correction_words(quantity, None, size_corrected)
+    factor, meaning = correction_labels(quantity, None, size_corrected)
     label = f"k-th largest singular value\n{factor}"
     frame(figure, axes, f"Spectra of the {quantity}", "k", label)
-    handles = [line_handle(group_looks[group], group) for group in chosen]
+    handles = [line_handle(group_styles[group], group) for group in chosen]
     legend_below(figure, handles, "; ".join(filter(None, [meaning, note])))
     return figure
 
@@ -95,18 +95,18 @@ def _mean_spectra(points):
     return points.groupby(["layer", "weight", "step", "group"])[columns].mean()
 
 
-def _draw_panel(axis, means, key, group_looks):
-    present = {group: (*key, group) for group in group_looks if (*key, group) in means.index}
+def _draw_panel(axis, means, key, group_styles):
+    present = {group: (*key, group) for group in group_styles if (*key, group) in means.index}
     values = {group: means.loc[place].dropna().to_numpy() for group, place in present.items()}
     largest = max((spectrum.max(initial=0.0) for spectrum in values.values()), default=0.0)
     for group, spectrum in values.items():
-        look, drawn = group_looks[group], np.where(spectrum > FLOOR * largest, spectrum, np.nan)
+        style, drawn = group_styles[group], np.where(spectrum > FLOOR * largest, spectrum, np.nan)
         axis.plot(
             np.arange(1, len(drawn) + 1),
             drawn,
-            color=look.colour,
-            linestyle=look.dash,
-            marker=look.marker,
+            color=style.colour,
+            linestyle=style.dash,
+            marker=style.marker,
             markersize=4,
             linewidth=1.7,
             label=group,

@@ -4,12 +4,12 @@ from keras_spectral.analysis.compare import summary_names
 from keras_spectral.analysis.figures.curves import (
     drawn_groups,
     drawn_series,
-    pseudo_points,
+    permuted_points,
     singular_value_points,
     summary_points,
     thinned,
 )
-from keras_spectral.analysis.figures.looks import looks
+from keras_spectral.analysis.figures.lines import GroupLines
 from keras_spectral.analysis.figures.panels import (
     frame,
     legend_below,
@@ -21,8 +21,8 @@ from keras_spectral.analysis.figures.panels import (
     step_scale,
     wrapped_grid,
 )
-from keras_spectral.analysis.figures.strokes import Strokes
-from keras_spectral.analysis.words import SUMMARY_WORDS, correction_words, leading_words
+from keras_spectral.analysis.figures.styles import styles
+from keras_spectral.analysis.labels import SUMMARY_LABELS, correction_labels, leading_label
 from keras_spectral.summaries import NORMS
 
 MAX_PANELS = 12
@@ -34,18 +34,18 @@ def trajectories(
 ):
     """Return a figure of singular values, or of a summary, over training steps.
 
-    Lines are means over runs at the steps that all runs recorded; thin lines are the runs. The
-    pale band behind a line is where 95 % of relabelled groups of the same size lie at that step: a
-    line inside its band is what a random group would show. With more than three groups one grey
-    band spans those of all groups. A log of one step is drawn as one dot per group.
+    Lines are means over runs at the steps that all runs recorded; thin lines are single runs. The
+    pale band behind a line holds 95 % of permuted groups of the same size at each step: a line
+    inside its band does not differ from a random group. With more than three groups one grey band
+    spans the bands of all groups. A log of one step is drawn as one dot per group.
 
     Args:
         log: A `SpectralLog`.
         quantity: `"activation"`, `"adjoint"` or `"gradient"`.
-        layers: Layer path or list of them; `None` draws all, or 12 spread over a deeper model; of
-            ranks, not those of vectors, which are 1.
+        layers: Layer path or list of them; `None` draws all, or 12 spread over a deeper model.
+            Ranks of vectors, such as a bias, are always 1 and are left out.
         groups: Group label or list of them; `None` draws every group but `all`.
-        k: Number of leading singular values, the smaller the paler. Bands belong to the first.
+        k: Number of leading singular values; smaller ones are paler. Bands are those of the first.
         summary: Name of a summary to draw instead of singular values.
         size_corrected: Multiply singular values and norms by `size_correction`, so that groups of
             different sizes can be compared.
@@ -65,41 +65,41 @@ def trajectories(
     series, note = drawn_series(log, quantity, layers, MAX_PANELS, ranks)
     chosen = drawn_groups(log, groups)
     part = log.select(quantity=quantity, layer=[layer for layer, _, _ in series], group=chosen)
-    points, pseudo, block = _points(part, k, name, size_corrected)
+    points, permuted, block = _points(part, k, name, size_corrected)
     if points["value_1"].isna().all():
         return message_figure(f"No value of {name or 'the singular values'} to draw:\n{NOTHING}")
-    strokes = Strokes(points, pseudo, chosen, looks(log.groups))
+    lines = GroupLines(points, permuted, chosen, styles(log.groups))
     figure, axes = wrapped_grid(len(series))
     for axis, (layer, weight, title) in zip(axes, series, strict=True):
-        strokes.draw(axis, layer, weight)
+        lines.draw(axis, layer, weight)
         panel_title(axis, title)
-    _scale(axes, points, strokes)
-    words = SUMMARY_WORDS[name] if name else leading_words(k)
-    factor, meaning = correction_words(quantity, name, size_corrected)
-    title = f"{words[0].upper()}{words[1:]} of the {quantity}"
-    frame(figure, axes, title, strokes.x_label, f"{words}\n{factor}".strip())
+    _scale(axes, points, lines)
+    label = SUMMARY_LABELS[name] if name else leading_label(k)
+    factor, meaning = correction_labels(quantity, name, size_corrected)
+    title = f"{label[0].upper()}{label[1:]} of the {quantity}"
+    frame(figure, axes, title, lines.x_label, f"{label}\n{factor}".strip())
     thinning = f"each point: mean of about {block} recorded steps" if block > 1 else ""
     notes = [meaning, thinning, note]
-    legend_below(figure, strokes.handles(), "; ".join(filter(None, notes)))
+    legend_below(figure, lines.handles(), "; ".join(filter(None, notes)))
     return figure
 
 
 def _points(log, k, summary, size_corrected):
-    """Return values by step, the same of relabelled groups, and the steps behind each point."""
+    """Return values by step, those of permuted groups, and the number of steps of each point."""
     if summary:
         points = summary_points(log, summary, size_corrected)
     else:
         points = singular_value_points(log, k, size_corrected)
-    pseudo = pseudo_points(log, summary or "spectral_norm", size_corrected)
+    permuted = permuted_points(log, summary or "spectral_norm", size_corrected)
     points, block = thinned(points, log.steps)
-    return points, thinned(pseudo, log.steps)[0], block
+    return points, thinned(permuted, log.steps)[0], block
 
 
-def _scale(axes, points, strokes):
+def _scale(axes, points, lines):
     columns = [column for column in points if column.startswith("value_")]
     per_panel = points.groupby(["layer", "weight"])[columns]
     wide = any(spans_decades(values.to_numpy()) for _, values in per_panel)
     for axis in axes:
         (logarithmic if wide else linear)(axis)
-        if not strokes.single:
-            step_scale(axis, strokes.steps)
+        if not lines.single:
+            step_scale(axis, lines.steps)

@@ -1,4 +1,4 @@
-"""A map of where and when two groups differ from what relabelled groups show."""
+"""Heat map of `z` by weight and step: where two groups differ more than permuted groups do."""
 
 import textwrap
 
@@ -8,15 +8,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from keras_spectral.analysis.compare import z_by_step
-from keras_spectral.analysis.figures.looks import INK
 from keras_spectral.analysis.figures.panels import (
     TEXT_SIZE,
     TITLE_SIZE,
     legend_below,
     message_figure,
 )
-from keras_spectral.analysis.nulls import NO_RELABELINGS
-from keras_spectral.analysis.words import SUMMARY_WORDS, series_names, shortened
+from keras_spectral.analysis.figures.styles import INK
+from keras_spectral.analysis.labels import SUMMARY_LABELS, series_names, shortened
+from keras_spectral.analysis.nulls import NO_PERMUTATIONS
 
 NOTABLE = 1.96
 MOST_TICKS = 10
@@ -24,20 +24,20 @@ NO_VALUE = "#dcdcdc"
 MOST_MARKED_STEPS = 60
 """With more steps than this, cells are too narrow for marks."""
 LETTERS_PER_INCH = 9.5
-"""Of a title, which breaks where the figure ends."""
+"""Characters of the title that fit in an inch, to wrap it at the width of the figure."""
 COLOURS = "PuOr_r"
 """Source: Brewer, Hatchard and Harrower, "ColorBrewer in Print", CaGIS 30(1), 2003: a diverging
 scheme that colour-blind readers can read."""
 
 
 def z_map(log, a, b, summary="effective_rank", quantities=None, layers=None):
-    """Return a heat map of `z` by weight and step: the difference `a - b` against relabelings.
+    """Return a heat map of `z` by weight and step: the difference `a - b` against permutations.
 
-    `z` counts standard deviations of the relabelled differences at the same step. A dot marks
+    `z` counts standard deviations of the permuted differences at the same step. A dot marks
     `|z| > 1.96`, which about 5 % of the cells show by chance: look for rows, not for single dots.
 
     Args:
-        log: A `SpectralLog` with relabelings. Without, the figure says that there are none.
+        log: A `SpectralLog` with permutations; without them the figure holds only a message.
         a: Group label.
         b: Another group label.
         summary: Name of a summary; norms are size-corrected.
@@ -56,7 +56,7 @@ def z_map(log, a, b, summary="effective_rank", quantities=None, layers=None):
     """
     table = z_by_step(log, a, b, summary, quantities, layers)
     if table["z"].isna().all():
-        return message_figure(f"No map of {a} against {b}:\n{NO_RELABELINGS}.")
+        return message_figure(f"No map of {a} against {b}:\n{NO_PERMUTATIONS}.")
     rows = table[["layer", "weight", "quantity"]].drop_duplicates()
     moments = table[["epoch", "step"]].drop_duplicates()
     z = table["z"].to_numpy().reshape(len(rows), len(moments))
@@ -68,7 +68,7 @@ def z_map(log, a, b, summary="effective_rank", quantities=None, layers=None):
     _draw_scale(figure, axis, a)
     _label_rows(axis, rows)
     _label_steps(axis, moments["step"].to_numpy())
-    title = f"{a} − {b}: {SUMMARY_WORDS[summary]}{_only_quantity(rows)}, against relabelled groups"
+    title = f"{a} − {b}: {SUMMARY_LABELS[summary]}{_only_quantity(rows)}, against permuted groups"
     title = textwrap.fill(title, int(LETTERS_PER_INCH * size[0]))
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK, weight="bold")
     return figure

@@ -1,4 +1,4 @@
-"""The end of every model: class probabilities."""
+"""The output layer of every model: class probabilities."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_spectral.errors import DataError
 
 
 def output_layer(n_classes):
-    """Return the last layer: a softmax that begins with all classes near equal probability.
+    """Return the output layer: a softmax whose initial probabilities are nearly equal.
 
     Args:
         n_classes: Number of classes, at least 2.

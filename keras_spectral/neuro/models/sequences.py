@@ -20,25 +20,25 @@ def bilstm(
     dropout=0.5,
     name="bilstm",
 ):
-    """A recurrent network over windows: an encoder of each window, a bidirectional LSTM, a mean.
+    """Return a recurrent network: an encoder of each window, a bidirectional LSTM, a mean.
 
     The defaults are for about a hundred subjects. The laboratory whose method this library follows
     published, for windows of independent component time courses, an encoder of 256 and 384 units:
-    pass these for large data.
+    use these for large data.
 
     Args:
         n_time: Number of time points; those after the last whole window are cropped.
         n_regions: Number of regions or components.
         n_classes: Number of classes, at least 2.
         window: Time points of a window; windows do not overlap.
-        encoder: Units of the layer that every window passes through.
+        encoder: Units of the dense layer that is applied to every window.
         units: Units of the LSTM in each direction.
         dropout: Fraction of the mean's features dropped in training.
         name: Name of the model.
 
     Returns:
         An uncompiled functional `keras.Model` from `[n, n_time, n_regions]` to probabilities
-        `[n, n_classes]`. Layers that learn: `encoder`, `bilstm`, `output`.
+        `[n, n_classes]`. Layers with weights: `encoder`, `bilstm`, `output`.
 
     Raises:
         DataError: If there is no whole window, or there are fewer than 2 classes.
@@ -64,7 +64,7 @@ def transformer(
     dropout=0.2,
     name="transformer",
 ):
-    """A Transformer encoder over windows, with learned positions, and the mean of its outputs.
+    """Return a Transformer encoder over windows, with learned positions, then a mean.
 
     "BERT-like" means the encoder alone: every window attends to all others. It is not BERT: there
     is no vocabulary, no pre-training on masked windows, and the layers are normalised before, not
@@ -84,8 +84,8 @@ def transformer(
 
     Returns:
         An uncompiled functional `keras.Model` from `[n, n_time, n_regions]` to probabilities
-        `[n, n_classes]`. Layers that learn: `embedding`, of every block `attention_1`, `hidden_1`,
-        `back_1` and two normalisations, then `normalized` and `output`.
+        `[n, n_classes]`. Layers with weights: `embedding`; per block `attention_1`, `hidden_1`,
+        `back_1` and two normalisations; `normalized` and `output`.
 
     Raises:
         DataError: If there is no whole window, or there are fewer than 2 classes.
@@ -128,7 +128,7 @@ def cnn1d(
     dropout=0.5,
     name="cnn1d",
 ):
-    """A convolutional network in time: convolution, ReLU, pooling, and again; a mean; softmax.
+    """Return a convolutional network in time: convolution, ReLU and pooling, repeated; a mean.
 
     Args:
         n_time: Number of time points.
@@ -136,13 +136,13 @@ def cnn1d(
         n_classes: Number of classes, at least 2.
         filters: Output channels of each convolution.
         kernel_size: Time points that a convolution sees.
-        pool: Time points of which a pooling takes the largest value.
+        pool: Time points of a max pooling window.
         dropout: Fraction of the mean's features dropped in training.
         name: Name of the model.
 
     Returns:
         An uncompiled functional `keras.Model` from `[n, n_time, n_regions]` to probabilities
-        `[n, n_classes]`. Layers that learn: `conv_1`, `conv_2`, …, `output`. Padded time points
+        `[n, n_classes]`. Layers with weights: `conv_1`, `conv_2`, …, `output`. Padded time points
         count as zeros.
 
     Raises:
@@ -165,7 +165,7 @@ def cnn1d(
 
 
 def _windows(n_time, n_regions, window):
-    """Return the input, its windows `[n, w, window n_regions]`, and which are not padding."""
+    """Return the input, its windows `[n, w, window n_regions]`, and a mask of unpadded windows."""
     if not 0 < window <= n_time:
         raise DataError(
             "`window` must be at most the number of time points. "

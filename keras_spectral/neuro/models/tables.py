@@ -14,13 +14,12 @@ def mlp(
     standardize=None,
     name="mlp",
 ):
-    """A multilayer perceptron for a table of features: Dense, ReLU, Dropout, and again; softmax.
+    """Return a multilayer perceptron for a table of features: Dense, ReLU, Dropout, repeated.
 
-    The defaults are for hundreds of features of some tens of subjects, which any network learns by
-    heart, so that what it says of new subjects is part signal, part its random start. Against the
-    second: strong dropout, enough units to average over, and an output layer that begins at a
-    tenth of Keras' default scale, with all classes near equal probability. Layers are named by
-    depth, equally in every fold.
+    The defaults are for hundreds of features of some tens of subjects. Any network fits such a
+    training set perfectly, and its predictions for new subjects depend on the initial weights. To
+    reduce that variance there are strong dropout, many units, and an output layer whose initial
+    weights have a tenth of Keras' default scale. Layers are named by depth, equally in every fold.
 
     Args:
         n_features: Number of columns of the input, standardised here or before.
@@ -28,10 +27,9 @@ def mlp(
         hidden: Widths of the hidden layers, first to last. `()` is multinomial logistic regression.
         dropout: Fraction of each hidden layer's units dropped in training, in `[0, 1)`.
         l2: Weight of an L2 penalty on the hidden kernels, added to the loss. The gradient of the
-            penalty belongs to no example; with 0 the loss is the mean over examples and nothing
-            else.
-        standardize: Pair `(mean, variance)`, arrays `[n_features]` of the training examples, by
-            which a first layer standardises the input, so that the saved model takes raw features.
+            penalty belongs to no example. 0: no penalty.
+        standardize: Tuple `(mean, variance)` of the training examples, arrays `[n_features]`: a
+            first layer standardises the input by them, so that the saved model takes raw features.
         name: Name of the model.
 
     Returns:

@@ -7,19 +7,19 @@ from keras_spectral.errors import DataError
 from keras_spectral.neuro.models.output import output_layer
 
 MOMENTUM = 0.9
-"""How much running statistics keep of themselves in a step."""
+"""Momentum of the running statistics of batch normalisation."""
 
 
 def cnn3d(shape, n_classes, filters=(4, 8, 16, 24, 32), dropout=0.5, name="cnn3d"):
-    """A 3D convolutional network: 3x3x3 convolution, batch normalisation, ReLU, pooling; a mean.
+    """Return a 3D convolutional network: convolution, batch normalisation, ReLU, pooling; a mean.
 
     The default blocks are those that the laboratory whose method this library follows published
-    for grey matter volumes of 121 x 145 x 121 voxels. Running statistics of batch normalisation
-    follow with a momentum of 0.9, not Keras' 0.99: a small study makes too few steps for that, and
-    the network would be another in inference than it was in training.
+    for grey matter volumes of 121 x 145 x 121 voxels. The momentum of batch normalisation is 0.9,
+    not Keras' 0.99: a small study has too few steps for the running statistics to converge, and
+    the network in inference would differ from the one in training.
 
     Args:
-        shape: Voxels along the three axes. Blocks whose pooling would leave no voxel are an error.
+        shape: Number of voxels along each of the three axes.
         n_classes: Number of classes, at least 2.
         filters: Output channels of each block.
         dropout: Fraction of the mean's features dropped in training.
@@ -27,7 +27,7 @@ def cnn3d(shape, n_classes, filters=(4, 8, 16, 24, 32), dropout=0.5, name="cnn3d
 
     Returns:
         An uncompiled functional `keras.Model` from `[n, *shape, 1]` to probabilities
-        `[n, n_classes]`. Layers that learn: `conv_1`, `normal_1`, `conv_2`, …, `output`.
+        `[n, n_classes]`. Layers with weights: `conv_1`, `normal_1`, `conv_2`, …, `output`.
 
     Raises:
         DataError: If the volumes are too small, or there are fewer than 2 classes.

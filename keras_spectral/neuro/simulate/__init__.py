@@ -1,7 +1,7 @@
-"""Simulated subjects with planted differences: the kinds of data that `neuro` reads.
+"""Simulated subjects with planted differences, for every kind of data that `neuro` reads.
 
-Each simulator returns values and a phenotype, and has a twin that writes them to files, as the
-loaders read them. The head of each file states what is planted, where, and of what size:
+Each simulator returns values and a phenotype; a function `write_…` writes them to files that the
+loaders read. The docstring of each module states the planted differences and their sizes:
 
 | simulator | its loader | SZ differ from HC by | the group (site B, or sex M) differs by |
 | --- | --- | --- | --- |
@@ -11,8 +11,8 @@ loaders read them. The head of each file states what is planted, where, and of w
 | `simulated_volumes` | `load_volumes` | darker ventricles | wider scores in 16 fields |
 
 `effect` is the distance between diagnoses in standard deviations between subjects, `group_effect`
-how many times wider the group is, less 1. Both differences are in what the first layer reads, its
-activation; they lie in directions that are orthogonal to each other. With `group_effect=0` the
+the relative increase of the standard deviation in the group. Both differences are in the activation
+of the first layer, in directions that are orthogonal to each other. With `group_effect=0` the
 values do not depend on sex or site at all.
 """
 

@@ -4,7 +4,7 @@ Letters: `n` subject, `f` feature, `k` mode (an orthonormal direction of feature
 
     x[n, f] = mean[f] + scores[n, k] modes[k, f] + noise[n, f]
 
-What is planted, and nothing else is:
+The planted differences, and no others, are:
 
 - `NETWORK_MODES` (0-5): variance shared by all subjects, as in real connectivity.
 - `DIAGNOSIS_MODE` (6): the mean score of SZ lies `effect` above that of HC. Spread is equal.
@@ -49,8 +49,8 @@ def simulated_fnc(
     """Simulated connectivity vectors and the phenotype of their subjects.
 
     The values have the size of Fisher-z correlations between 28 components (28 · 27 / 2 = 378),
-    a low rank part and noise. They are drawn directly, from no time series. See the head of this
-    file for exactly what is planted where.
+    a low-rank part and noise. They are drawn directly, not computed from time series. See the
+    docstring of this module for the planted differences.
 
     Args:
         n_subjects: Number of subjects, half of them SZ.
@@ -126,7 +126,7 @@ def write_simulated_tables(folder, **settings):
     --id id --target diagnosis --groups site`.
 
     Args:
-        folder: Folder to write to, made if it is absent.
+        folder: Folder to write to, created if it does not exist.
         **settings: Arguments of `simulated_fnc`.
 
     Returns:

@@ -4,7 +4,7 @@ Letters: `n` subject, `f` region, `k` mode (an orthonormal direction of region s
 
     log x[n, f] = log typical[f] + spread[f] (scores[n, k] modes[k, f] + noise[n, f])
 
-so values are positive, and skewed as real ones are. What is planted, and nothing else is:
+so values are positive, and skewed as real ones are. The planted differences, and no others, are:
 
 - `SHARED_MODES` (0-3): all volumes together (head size), all thicknesses together, and two more,
   variance shared by all subjects.
@@ -84,7 +84,7 @@ def simulated_freesurfer(
 ):
     """Simulated volumes and thicknesses of brain regions, and the phenotype of their subjects.
 
-    See the head of this file for exactly what is planted where.
+    See the docstring of this module for the planted differences.
 
     Args:
         n_subjects: Number of subjects, half of them SZ.
@@ -163,7 +163,7 @@ def write_simulated_freesurfer(folder, **settings):
     """Write simulated subjects as `asegstats2table` and `aparcstats2table` write theirs.
 
     Args:
-        folder: Folder to write to, made if it is absent.
+        folder: Folder to write to, created if it does not exist.
         **settings: Arguments of `simulated_freesurfer`.
 
     Returns:

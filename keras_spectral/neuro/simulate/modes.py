@@ -7,7 +7,7 @@ import numpy as np
 
 
 def orthonormal(patterns):
-    """Make patterns orthonormal, each to those before it, and leave their signs.
+    """Orthonormalise patterns, each with respect to those before it, with their signs kept.
 
     Args:
         patterns: Float array `[k, f]`, linearly independent.
@@ -26,10 +26,10 @@ def orthonormal(patterns):
 
 
 def fixed_generator(*numbers):
-    """Return a generator of what belongs to no subject, such as the mean.
+    """Return a random generator for what does not depend on the subjects, such as the mean.
 
     Args:
-        *numbers: At least two integers. Of one, as subjects have, it would be their generator.
+        *numbers: At least two integers as seed. The generator of the subjects is seeded with one.
 
     Returns:
         `numpy.random.Generator`.

@@ -1,4 +1,4 @@
-"""The phenotype of simulated subjects, and what every simulator asks of its arguments.
+"""The phenotype of simulated subjects, and checks of arguments that all simulators have.
 
 Diagnosis, sex and site are independent random permutations. A simulator draws them last, after all
 values, so with `group_effect=0` the values do not depend on sex or site at all.
@@ -10,14 +10,14 @@ import pandas as pd
 from keras_spectral.errors import DataError
 
 FACTORS = {"diagnosis": ("HC", "SZ"), "sex": ("F", "M"), "site": ("A", "B")}
-"""Levels of each factor. A planted difference is shown by the second level."""
+"""Levels of each factor. The second level has the planted difference."""
 ID = "id"
 EXACT = "%.9g"
-"""How values are written: nine digits tell any two float32 apart."""
+"""Format of values in files: nine digits distinguish any two float32 numbers."""
 
 
 def phenotype_of(generator, n_subjects, factor, group_size):
-    """Draw who is a patient, of which sex, and from which site.
+    """Draw the diagnosis, sex and site of each subject.
 
     Args:
         generator: `numpy.random.Generator`.
@@ -37,7 +37,7 @@ def phenotype_of(generator, n_subjects, factor, group_size):
 
 
 def planted(phenotype, factor):
-    """Return who shows the planted difference of a factor: a boolean array `[n]`.
+    """Return which subjects have the planted difference of a factor: a boolean array `[n]`.
 
     Args:
         phenotype: DataFrame, see `phenotype_of`.
@@ -47,11 +47,11 @@ def planted(phenotype, factor):
 
 
 def planted_size(n_subjects, group_effect, factor, group_size):
-    """Check what a simulator was given, and return the size of the planted group.
+    """Check the arguments of a simulator, and return the size of the planted group.
 
     Args:
         n_subjects: Number of subjects.
-        group_effect: By how much the planted group is wider.
+        group_effect: Relative increase of the standard deviation in the planted group.
         factor: The factor with the planted difference.
         group_size: Number of subjects in the planted group. `None`: half.
 
@@ -74,7 +74,7 @@ def planted_size(n_subjects, group_effect, factor, group_size):
         )
     if not group_effect > -1:
         raise DataError(
-            "`group_effect` must be above -1, where the group would have no spread left. "
+            "`group_effect` must be above -1, where the group would have no variance. "
             f"Received: group_effect={group_effect}. Try 0 for no difference."
         )
     return group_size

@@ -7,8 +7,8 @@ space).
 
 Courses and noise are autoregressive, with the correlation `AUTOCORRELATION` between neighbours in
 time, standard deviation 1 and `NOISE_SD`. The logarithm of each subject's amplitude is drawn around
-that of `NETWORK_SD`, with the standard deviation `AMPLITUDE_SPREAD`. What is planted, and nothing
-else is:
+that of `NETWORK_SD`, with the standard deviation `AMPLITUDE_SPREAD`. The planted differences, and
+no others, are:
 
 - `SHARED_NETWORKS` (0-3): fluctuate alike in all subjects.
 - `DIAGNOSIS_NETWORK` (4): the mean logarithm of the amplitude of SZ lies `effect` standard
@@ -61,7 +61,7 @@ def simulated_time_series(
 ):
     """Simulated time series of brain regions, and the phenotype of their subjects.
 
-    See the head of this file for exactly what is planted where.
+    See the docstring of this module for the planted differences.
 
     Args:
         n_subjects: Number of subjects, half of them SZ.
@@ -131,7 +131,7 @@ def write_simulated_time_series(folder, **settings):
     """Write simulated subjects to `simulated_series/sim01.csv` … and `simulated_labels.csv`.
 
     Args:
-        folder: Folder to write to, made if it is absent.
+        folder: Folder to write to, created if it does not exist.
         **settings: Arguments of `simulated_time_series`.
 
     Returns:

@@ -6,7 +6,7 @@ Letters: `n` subject, `x`, `y`, `z` voxel, `k` field (a smooth pattern of voxels
 
 inside of an ellipsoid, the head, and 0 outside. Tissue has intensities near 1, two dark blobs in
 the middle are ventricles. Fields have mean square 1 over the head and are orthogonal, noise is
-smooth. What is planted, and nothing else is:
+smooth. The planted differences, and no others, are:
 
 - `SHARED_FIELDS` (0-2): intensity that slants along the three axes, alike in all subjects.
 - `DIAGNOSIS_FIELD` (3): the mean score of SZ lies `effect` standard deviations above that of HC:
@@ -15,7 +15,7 @@ smooth. What is planted, and nothing else is:
   times as wide. The fields change over a few voxels, as ringing does. Their mean is equal.
 
 Where every volume is brought to mean 0 and standard deviation 1, as `load_volumes` does, its norm
-says nothing any more, but both differences remain: the ventricles beside the tissue, and, in the
+carries no information, but both differences remain: the ventricles relative to tissue, and, in the
 patches that a convolution sees, the group's variation within a patch.
 """
 
@@ -55,7 +55,7 @@ def simulated_volumes(
 ):
     """Simulated brain volumes, and the phenotype of their subjects.
 
-    See the head of this file for exactly what is planted where.
+    See the docstring of this module for the planted differences.
 
     Args:
         n_subjects: Number of subjects, half of them SZ.
@@ -108,7 +108,7 @@ def simulated_head(shape=(24, 28, 24)):
             f"`shape` must be three numbers of voxels, at least {SMALLEST}. "
             f"Received: shape={tuple(shape)}. Try shape=(24, 28, 24)."
         )
-    return (_places(shape) ** 2).sum(axis=0) < 0.9**2
+    return (_coordinates(shape) ** 2).sum(axis=0) < 0.9**2
 
 
 def simulated_fields(shape=(24, 28, 24)):
@@ -126,7 +126,7 @@ def simulated_fields(shape=(24, 28, 24)):
     """
     head = simulated_head(shape)
     rough = fixed_generator(*shape, 1).normal(size=(len(FIELD_SD) - 4, *shape))
-    patterns = [*_places(shape), -_ventricles(shape), *_smooth(rough, FIELD_WIDTH)]
+    patterns = [*_coordinates(shape), -_ventricles(shape), *_smooth(rough, FIELD_WIDTH)]
     fields = np.zeros((len(patterns), *shape))
     fields[:, head] = orthonormal(np.stack(patterns)[:, head]) * np.sqrt(head.sum())
     return fields
@@ -136,7 +136,7 @@ def write_simulated_volumes(folder, **settings):
     """Write simulated subjects as a BIDS folder: NIfTI files and `participants.tsv`.
 
     Args:
-        folder: Folder to write to, made if it is absent.
+        folder: Folder to write to, created if it does not exist.
         **settings: Arguments of `simulated_volumes`.
 
     Returns:
@@ -162,20 +162,20 @@ def write_simulated_volumes(folder, **settings):
     return volumes, participants
 
 
-def _places(shape):
+def _coordinates(shape):
     """Return where voxels lie, `[3, x, y, z]`: from -1 to 1 between the faces of the volume."""
     axes = ((2 * np.arange(n) + 1) / n - 1 for n in shape)
     return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
 def _ventricles(shape):
-    x, y, z = _places(shape)
+    x, y, z = _coordinates(shape)
     return np.exp(-(((np.abs(x) - 0.2) / 0.12) ** 2 + (y / 0.3) ** 2 + ((z - 0.1) / 0.2) ** 2))
 
 
 def _template(shape):
     """Return bright tissue, darker at its rim and in the ventricles."""
-    rim = np.clip(((_places(shape) ** 2).sum(axis=0) / 0.9**2) ** 3, 0, 1)
+    rim = np.clip(((_coordinates(shape) ** 2).sum(axis=0) / 0.9**2) ** 3, 0, 1)
     return 1 - 0.4 * rim - 0.5 * _ventricles(shape)
 
 

@@ -1,4 +1,4 @@
-"""How groups look: a colour, a dash and a marker each, told apart in grey and by everyone."""
+"""Line styles of groups: colour, dash and marker, distinguishable without colour vision too."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +34,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 
 
 @dataclass(frozen=True)
-class Look:
-    """The look of one group.
+class Style:
+    """The line style of one group.
 
     Attributes:
-        colour: Colour of its lines.
-        dash: Line style.
-        marker: Marker.
+        colour: Matplotlib colour of its lines.
+        dash: Matplotlib line style.
+        marker: Matplotlib marker.
     """
 
     colour: str
@@ -48,22 +48,22 @@ class Look:
     marker: str
 
 
-def looks(groups):
-    """Return a look for each group, the same whichever of them are drawn.
+def styles(groups):
+    """Return a style for each group, which does not depend on which of them are drawn.
 
     Args:
         groups: All group labels of a log; `all` is black.
 
     Returns:
-        Dictionary from label to `Look`. Beyond eight groups looks repeat.
+        Dictionary from label to `Style`. Beyond eight groups colours repeat.
     """
     named = sorted(group for group in groups if group != ALL)
     result = {
-        group: Look(
+        group: Style(
             COLOURS[j % len(COLOURS)],
             DASHES[(j + j // len(DASHES)) % len(DASHES)],
             MARKERS[(j + j // len(MARKERS)) % len(MARKERS)],
         )
         for j, group in enumerate(named)
     }
-    return result | {ALL: Look("#000000", (0, (1, 0)), "*")}
+    return result | {ALL: Style("#000000", (0, (1, 0)), "*")}

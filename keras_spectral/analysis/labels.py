@@ -1,10 +1,10 @@
-"""How things are called where people read them."""
+"""Texts of figures and reports: names of summaries, weights and size corrections."""
 
 import re
 
 from keras_spectral.summaries import NORMS
 
-SUMMARY_WORDS = {
+SUMMARY_LABELS = {
     "spectral_norm": "largest singular value",
     "frobenius_norm": "Frobenius norm",
     "nuclear_norm": "nuclear norm",
@@ -15,9 +15,9 @@ SUMMARY_WORDS = {
 }
 
 LONG_NAME = 24
-"""If some names are longer, paths are cut."""
+"""Number of characters above which layer paths are shortened."""
 WEIGHT_MARK = " · "
-"""Stands between the names of a layer and of its weight."""
+"""Separates the name of a layer from that of its weight."""
 CELL = r"/[a-z_]*_cell$"
 """The part of a path that Keras adds for the cell of a recurrent layer."""
 
@@ -26,11 +26,11 @@ CORRECTIONS = {
     "adjoint": ("× n / √rows", "root mean square over the group's rows"),
     "activation": ("× 1 / √rows", "root mean square over the group's rows"),
 }
-"""The factor of a size correction, and what it makes of a norm, by quantity."""
+"""By quantity: the factor of the size correction, and what a corrected norm is."""
 
 
-def correction_words(quantity, summary, size_corrected):
-    """Return how the size correction of a summary is written, and what it means.
+def correction_labels(quantity, summary, size_corrected):
+    """Return the text of the size correction of a summary, for an axis and for a note.
 
     Args:
         quantity: Quantity.
@@ -38,7 +38,7 @@ def correction_words(quantity, summary, size_corrected):
         size_corrected: Whether norms and singular values are corrected.
 
     Returns:
-        Two texts: one for an axis, and one for a note. Empty for ranks: these have no correction.
+        The tuple `(axis text, note)`; both are empty for ranks, which have no correction.
     """
     if summary is not None and summary not in NORMS:
         return "", ""
@@ -48,8 +48,8 @@ def correction_words(quantity, summary, size_corrected):
     return f"{factor} (size-corrected)", f"size-corrected: {meaning}"
 
 
-def leading_words(k):
-    """Return what to call the `k` leading singular values.
+def leading_label(k):
+    """Return the label of the `k` leading singular values.
 
     Args:
         k: Positive integer.
@@ -57,21 +57,21 @@ def leading_words(k):
     Returns:
         Text.
     """
-    return SUMMARY_WORDS["spectral_norm"] if k == 1 else f"{k} largest singular values"
+    return SUMMARY_LABELS["spectral_norm"] if k == 1 else f"{k} largest singular values"
 
 
 def series_names(pairs):
-    """Return what to call recorded weights, side by side.
+    """Return labels of recorded weights that differ from each other.
 
-    A weight is called by its layer, and by its own name where a layer has several. If names are
-    long, a layer is called by the end of its path that no other has, and the cell of a recurrent
-    layer by the layer.
+    A label is the layer's path, followed by the weight's name where a layer has several weights. If
+    labels are long, a path is shortened to the shortest end that no other path has, and the cell of
+    a recurrent layer is left out.
 
     Args:
         pairs: List of `(layer, weight)`.
 
     Returns:
-        List of texts, in order.
+        List of labels, in order.
 
     Example:
         >>> series_names([("dense", "kernel"), ("lstm", "kernel"), ("lstm", "recurrent_kernel")])
@@ -126,11 +126,11 @@ def shortened(text, width):
     return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
 
 
-def listed(words):
-    """Return words as a list in a sentence.
+def listed(items):
+    """Return items as an enumeration in a sentence.
 
     Args:
-        words: Sequence of text.
+        items: Sequence of text.
 
     Returns:
         Text.
@@ -139,16 +139,16 @@ def listed(words):
         >>> listed(["HC", "SZ", "BP"])
         'HC, SZ and BP'
     """
-    words = [str(word) for word in words]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    items = [str(item) for item in items]
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def counted(number, word):
-    """Return a number with its word, singular or plural.
+def counted(number, noun):
+    """Return a number with its noun in the singular or plural.
 
     Args:
         number: Whole number.
-        word: Singular of a word that takes an s.
+        noun: Singular of a noun whose plural ends in s.
 
     Returns:
         Text.
@@ -157,4 +157,4 @@ def counted(number, word):
         >>> counted(1, "run"), counted(3, "run")
         ('1 run', '3 runs')
     """
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
