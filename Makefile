@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 PEERS := .venv-peers/.installed
 COMPILE := $(PYTHON) -m piptools compile --quiet --upgrade --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
-COMPILED := $(wildcard keras_spectral/spectra/compiled/*.[ch]) scripts/compile_c.py
+COMPILED := $(wildcard keras_spectral/compiled/*.[ch]) scripts/compile_c.py
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 

@@ -180,14 +180,16 @@ def float64(x):
 
 
 def taken(x, examples):
-    """Return some examples of an array or tensor.
+    """Return some examples of an array or tensor, without a copy if they are neighbours.
 
     Args:
         x: NumPy array or tensor `[n, …]`.
-        examples: Integer array `[m]`, or `None` for all.
+        examples: Increasing integer array `[m]`, or `None` for all.
     """
     if examples is None:
         return x
+    if examples[-1] - examples[0] == len(examples) - 1:
+        return x[examples[0] : examples[-1] + 1]
     return x[examples] if isinstance(x, np.ndarray) else tf.gather(x, examples)
 
 

@@ -23,6 +23,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spectral.matrices.base import Matrix, array, float64, taken
+from keras_spectral.matrices.lagged import is_cheaper, lagged_gram
+
+FORMED_NUMBERS = 1_000_000
+"""About so many numbers of patches are formed at a time, on the host."""
+
+PADDED_NUMBERS = 1_000_000
+"""Examples are padded together to about this many numbers, or one alone."""
 
 
 class Patches(tf.experimental.ExtensionType, Matrix):
@@ -85,10 +92,19 @@ class Patches(tf.experimental.ExtensionType, Matrix):
 
     def gram(self, examples=None):
         """Return the Gram matrix of the features over the rows of some examples."""
-        if len(self.inputs) == 1:
+        if not isinstance(array(self.inputs[0]), np.ndarray):
             return super().gram(examples)
-        how = self.kernel, self.strides, self.dilation, self.padding, self.n_blocks
-        return sum(Patches((x,), *how).gram(examples) for x in self.inputs)
+        examples = np.arange(self.n) if examples is None else examples
+        total = np.zeros((self.width, self.width))
+        for x, windows in self._calls():
+            own = array(x)
+            if is_cheaper(windows, len(examples), self._channels):
+                size = max(1, PADDED_NUMBERS // own[0].size)
+                for begin in range(0, len(examples), size):
+                    total += lagged_gram(taken(own, examples[begin : begin + size]), windows)
+            else:
+                _add_gram(total, own, windows, examples)
+        return self._by_block(self._by_block(total).T)
 
     def product(self, other, examples=None):
         """Return the filter gradient `AᵀΔ [i / b, o]` through some examples."""
@@ -256,6 +272,28 @@ class Windows(NamedTuple):
         """
         how = {"strides": self.strides, "padding": "VALID", "dilations": self.dilation}
         return tf.nn.convolution(self.padded(x), filters, **how)
+
+
+def _add_gram(total, x, windows, examples):
+    """Add the Gram matrix of patches, of which few are formed at a time."""
+    offsets = list(np.ndindex(windows.kernel))
+    first, *rest = windows.sizes
+    slabs = max(1, FORMED_NUMBERS // (len(total) * math.prod(rest)))
+    memory = np.empty(len(total) * min(first, slabs) * math.prod(rest))
+    for n in examples:
+        padded = windows.padded(x[n : n + 1].astype(float))[0]
+        channels = np.ascontiguousarray(np.moveaxis(padded, -1, 0))  # copied in long stretches
+        for begin in range(0, first, slabs):
+            size = min(slabs, first - begin)
+            columns = memory[: len(total) * size * math.prod(rest)]
+            columns = columns.reshape(len(offsets), len(channels), size, *rest)
+            for place, offset in zip(columns, offsets, strict=True):
+                along, *others = windows.seen_by(offset)
+                stride = along.step
+                along = slice(along.start + begin * stride, None, stride)
+                np.copyto(place, channels[:, along, *others][:, :size])
+            columns = columns.reshape(len(total), -1)
+            total += columns @ columns.T
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_spectral.matrices.factors import WeightMatrices
 from keras_spectral.matrices.members import Members
+from keras_spectral.spectra.host import parallel
 from keras_spectral.spectra.plan import plan_for
 
 TOGETHER = 64
@@ -113,7 +114,9 @@ class Batching:
             return []
         members = Members.of(step.mask)
         with _quietly():
-            statistics = [m.reduce(weights, members, self._state) for m in plan.methods]
+            statistics = parallel(
+                lambda method: method.reduce(weights, members, self._state), plan.methods, plan.cost
+            )
         self._waiting.append(_Reduced(plan, step.step, step.epoch, members.mask, statistics))
         enough = max(1, min(TOGETHER, TOGETHER_SPECTRA // members.n_groups))
         many = len(self._waiting) >= enough
@@ -194,16 +197,28 @@ def _solved(alike):
     kept = found.n_kept
     sigma = np.full((*kept.shape, kept.max()), np.nan)
     places = {(series.weight, series.quantity): p for p, series in enumerate(plan.series)}
-    for number, method in enumerate(plan.methods):
+    statistics = [[r.statistics[number] for r in alike] for number in range(len(plan.methods))]
+    solved_by = parallel(
+        lambda pair: list(_solved_by(*pair, masks)),
+        list(zip(plan.methods, statistics, strict=True)),
+        plan.cost * len(alike),
+    )
+    for method, of_method in zip(plan.methods, solved_by, strict=True):
         series = np.array([places[name] for name in method.wanted])
-        for members, statistics in _of_one_shape([r.statistics[number] for r in alike]):
-            for solved in method.solve(statistics, masks[members]):
+        for members, several in of_method:
+            for solved in several:
                 at = members[solved.records], series[solved.wanted], solved.groups
                 norm[at], residual[at] = solved.norm, solved.residual
                 values = solved.sigma[:, : sigma.shape[-1]]
                 sigma[..., : values.shape[-1]][at] = values
     sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
     return found._replace(sigma=sigma)
+
+
+def _solved_by(method, statistics, masks):
+    """Yield `(members, [Solved, …])` of the records whose statistics have one shape."""
+    for members, alike in _of_one_shape(statistics):
+        yield members, list(method.solve(alike, masks[members]))
 
 
 def _of_one_shape(statistics):

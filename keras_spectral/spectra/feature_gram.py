@@ -1,4 +1,4 @@
-"""Gram matrices of features, one for each group: cheaper where rows outnumber features.
+"""Gram matrices of each group's own rows: of features, or the smaller of both sides.
 
 Letters: `n` example, `g` group (the whole batch first), `r` record, `p` matrices of a method, `d`
 features, `b` block (one group of one record), `i`, `o` rows and columns of a gradient.
@@ -6,15 +6,16 @@ features, `b` block (one group of one record), `i`, `o` rows and columns of a gr
 `AᵀA` for an activation, `ΔᵀΔ` for an adjoint, and the smaller of `GᵀG` and `GGᵀ` for a gradient.
 They are sums over examples: with more groups than examples, as permutations make, it costs less to
 keep a part for each example and to add them up later, than to multiply the rows of each group.
+Of a large activation or adjoint each group may take the side that is smaller for it.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_spectral.matrices.base import array
+from keras_spectral.matrices.base import array, transposed
 from keras_spectral.spectra.host import EIGEN, parallel, singular_values
-from keras_spectral.spectra.method import Solved, flattened, present
+from keras_spectral.spectra.method import Solved, flattened, present, taken_from
 
 OVERHEAD = 8e6
 """Cost of the operations that each matrix needs besides, in multiplications of a float64 product:
@@ -32,10 +33,21 @@ def cost(sizes):
     """
     groups = len(sizes.examples)
     if not sizes.o:
-        return OVERHEAD + sizes.products(sizes.i**2) + groups * EIGEN * sizes.i**3
+        return OVERHEAD + sizes.products(sizes.i**2 / 2) + groups * EIGEN * sizes.i**3
     small, large = sorted((sizes.i, sizes.o))
     squares = groups * (small**2 * large + EIGEN * small**3)
     return OVERHEAD + sizes.products(sizes.i * sizes.o) + squares
+
+
+def cost_of_each(sizes):
+    """Return the cost of an activation or adjoint whose groups take the smaller side each.
+
+    Args:
+        sizes: `Sizes`.
+    """
+    sides = [(min(rows, sizes.i), max(rows, sizes.i)) for rows in sizes.rows]
+    each = [OVERHEAD + small**2 * large / 2 + EIGEN * small**3 for small, large in sides]
+    return sum(each)
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,48 @@ class FeatureGramByExample:
                 sigma, norm = singular_values(_squared(sums) if is_gradient else sums)
                 zero = np.zeros_like(groups)
                 yield Solved(zero, np.full_like(groups, record), groups, sigma, norm)
+
+
+@dataclass(frozen=True)
+class GramOfEach:
+    """One activation or adjoint, of which each group takes the smaller side.
+
+    The statistic is an array `[g, 1 + d]`: Frobenius norm, then singular values.
+
+    Attributes:
+        wanted: As in `Method`, of one pair.
+        cost: As in `FeatureGram`.
+    """
+
+    wanted: tuple
+    cost: float
+
+    def reduce(self, weights, members, state):
+        """Return the singular values of one step."""
+        del state
+        ((weight, quantity),) = self.wanted
+        matrix = weights[weight].of(quantity)
+
+        def spectrum(g):
+            examples, size = members.examples(g), members.sizes[g]
+            if size * matrix.positions >= matrix.width:
+                own = array(matrix.gram(examples))
+            else:
+                rows = matrix.rows(examples)
+                own = array(rows @ transposed(rows))
+            sigma, norm = singular_values(own)
+            return np.concatenate([norm[None], sigma])
+
+        order = sorted(np.flatnonzero(members.sizes), key=lambda g: -members.sizes[g])
+        found = dict(zip(order, parallel(spectrum, order, self.cost), strict=True))
+        result = np.zeros((members.n_groups, max(map(len, found.values()))))
+        for g, values in found.items():
+            result[g, : len(values)] = values
+        return result
+
+    def solve(self, statistics, masks):
+        """Take the spectra of the whole batch and of every group present."""
+        yield taken_from(statistics, masks)
 
 
 def _groups_to_multiply(matrices, quantity, members):

@@ -6,16 +6,16 @@ large ones, and all where nothing was compiled. Each piece of work is the same w
 no number depends on how many threads there are.
 """
 
-import ctypes
 import functools
 import math
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from ctypes import c_int64, c_void_p
 
 import numpy as np
 
-LIBRARY = Path(__file__).with_name("compiled") / "compiled.so"
+from keras_spectral.compiled import compiled
 
 LANES = 16
 """Matrices that `compiled/eigenvalues.c` solves at a time."""
@@ -44,15 +44,16 @@ PIECES = 4
 def parallel(work, items, cost):
     """Return what a function makes of each of some items, in their order.
 
+    Within such work everything else is done by one thread: what is cut once is not cut again.
+
     Args:
-        work: Function of one item, which no other thread disturbs and which calls this function no
-            more: the threads of the pool would wait for each other.
-        items: Sequence.
+        work: Function of one item, which no other thread disturbs.
+        items: Sequence, the most costly items first.
         cost: Multiplications that all of it takes, about.
     """
     if len(items) < 2 or _pieces(cost) < 2:
         return [work(item) for item in items]
-    return list(_pool(os.getpid()).map(_quiet(work), items))
+    return list(_pool(os.getpid()).map(_as_one_piece(work), items))
 
 
 def cut(n, cost, unit=1):
@@ -146,7 +147,7 @@ def _finite(gram, finite):
 def _side_by_side(matrices):
     """Return the eigenvalues of matrices `[n, d, d]`, smallest first."""
     number, d, _ = matrices.shape
-    solve = _compiled(LIBRARY)
+    solve = compiled("eigenvalues", c_void_p, c_int64, c_int64, c_void_p)
     if solve is None:
         return np.linalg.eigvalsh(matrices)
     found = np.empty((number, d))
@@ -160,18 +161,8 @@ def _side_by_side(matrices):
     return found
 
 
-@functools.cache
-def _compiled(library):
-    """Return the compiled function, which says 0 if all went well, or `None` if there is none."""
-    if not library.exists():
-        return None
-    function = ctypes.CDLL(str(library)).eigenvalues
-    function.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-    return function
-
-
 def _pieces(cost):
-    n = n_threads()
+    n = 1 if getattr(_OWN, "is_piece", False) else n_threads()
     return 1 if n < 2 else int(max(1, min(PIECES * n, cost // WORTH_A_THREAD)))
 
 
@@ -190,11 +181,16 @@ def _pool(pid):
     return ThreadPoolExecutor(n_threads(), "keras_spectral_pool")
 
 
-def _quiet(work):
-    """NaN and Inf are recorded as NaN; NumPy keeps for each thread whether it warns of them."""
+_OWN = threading.local()
 
-    def quietly(item):
+
+def _as_one_piece(work):
+    """Return a function that notes, for its thread, that it is a piece of something already."""
+
+    def piece(item):
+        _OWN.is_piece = True
+        # NaN and Inf are recorded as NaN; NumPy keeps for each thread whether it warns of them.
         with np.errstate(invalid="ignore", over="ignore"):
             return work(item)
 
-    return quietly
+    return piece

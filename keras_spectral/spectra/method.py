@@ -84,6 +84,9 @@ class Method(Protocol):
     wanted: tuple
     """Pairs `(weight, quantity)`, each weight by its `(layer path, name)`: the spectra to find."""
 
+    cost: float
+    """Multiplications of a float64 product that all of it is expected to take as long as."""
+
     def reduce(self, weights, members, state):
         """Return the statistic of one recorded step, a float64 array.
 
@@ -130,3 +133,15 @@ def flattened(wanted, records, groups, sigma, norm, residual=0.0):
     residual = np.broadcast_to(residual, norm.shape).reshape(-1)
     sigma = sigma.reshape(-1, sigma.shape[-1])
     return Solved(*places.reshape(3, -1), sigma, norm.reshape(-1), residual)
+
+
+def taken_from(statistics, masks):
+    """Return the `Solved` of one matrix whose statistic holds what is wanted.
+
+    Args:
+        statistics: float64 array `[r, g, 1 + d]`: Frobenius norm, then singular values.
+        masks: Boolean array `[r, n, g]`.
+    """
+    records, groups = present(masks)
+    found = statistics[records, groups][:, None]
+    return flattened(np.zeros(1, int), records, groups, found[..., 1:], found[..., 0])

@@ -6,11 +6,12 @@ long a spectrum takes, never what it is.
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from keras_spectral.matrices.factors import FACTORS
 from keras_spectral.spectra import feature_gram, row_gram, subspace, svd
-from keras_spectral.spectra.feature_gram import FeatureGram, FeatureGramByExample
+from keras_spectral.spectra.feature_gram import FeatureGram, FeatureGramByExample, GramOfEach
+from keras_spectral.spectra.host import cut
 from keras_spectral.spectra.method import Sizes
 from keras_spectral.spectra.row_gram import RowGram
 from keras_spectral.spectra.subspace import OVERSAMPLING, Subspace
@@ -23,7 +24,7 @@ class Choice(NamedTuple):
     Attributes:
         weight: `(layer path, weight name)`.
         quantity: One of `QUANTITIES`.
-        method: `"row_gram"`, `"feature_gram"`, `"subspace"` or `"svd"`.
+        method: `"row_gram"`, `"feature_gram"`, `"gram_of_each"`, `"subspace"` or `"svd"`.
         cost: Multiplications of a float64 product that it is expected to take as long as.
         reason: Why, in a sentence.
     """
@@ -70,6 +71,11 @@ class Plan:
     top_k: int | None
 
     @property
+    def cost(self):
+        """Multiplications of a float64 product that all of it is expected to take as long as."""
+        return sum(choice.cost for choice in self.choices)
+
+    @property
     def is_exact(self):
         """Whether no matrix is known in a subspace only."""
         return not any(isinstance(method, Subspace) for method in self.methods)
@@ -104,7 +110,8 @@ def plan_for(weights, settings, examples):
         )
         for choice in choices
     )
-    methods = tuple(_methods(weights, choices, columns, examples))
+    methods = _methods(weights, choices, columns, examples)
+    methods = tuple(sorted(methods, key=lambda method: -method.cost))
     return Plan(choices, series, methods, settings.top_k)
 
 
@@ -135,6 +142,7 @@ def _choice(weight, matrices, quantity, method, columns, examples):
     costs = {"feature_gram": feature_gram.cost(sizes)}
     if quantity != "gradient":
         costs["row_gram"] = row_gram.cost(sizes)
+        costs["gram_of_each"] = feature_gram.cost_of_each(sizes)
     elif _gradient_by_rows(matrices, examples):
         costs["row_gram"] = row_gram.cost_of_gradient(sizes)
     if columns and _has_subspace(matrices, quantity):
@@ -174,14 +182,17 @@ def _methods(weights, choices, columns, examples):
     by_method = defaultdict(list)
     for choice in choices:
         by_method[choice.method].append((choice.weight, choice.quantity))
-    yield from _by_rows(weights, by_method["row_gram"], examples)
-    yield from _by_features(weights, by_method["feature_gram"], choices, examples)
-    yield from (Svd((name,)) for name in by_method["svd"])
+    costs = {(choice.weight, choice.quantity): choice.cost for choice in choices}
+    yield from _by_rows(weights, by_method["row_gram"], costs, examples)
+    yield from _by_features(weights, by_method["feature_gram"], costs, examples)
+    yield from (GramOfEach((name,), costs[name]) for name in by_method["gram_of_each"])
+    yield from (Svd((name,), costs[name]) for name in by_method["svd"])
     if by_method["subspace"]:
-        yield Subspace(tuple(by_method["subspace"]), columns)
+        names = tuple(by_method["subspace"])
+        yield Subspace(names, sum(costs[name] for name in names), columns)
 
 
-def _by_rows(weights, wanted, examples):
+def _by_rows(weights, wanted, costs, examples):
     """Yield a `RowGram` for each number of positions."""
     factors, by_positions = defaultdict(dict), defaultdict(list)
     for weight, quantity in wanted:
@@ -191,12 +202,15 @@ def _by_rows(weights, wanted, examples):
             sizes = sizes_of(weights[weight], name, examples)
             factors[s][weight, name] = sizes.i if row_gram.is_thin(sizes) else 0
     for s, names in by_positions.items():
-        yield RowGram(tuple(names), tuple(factors[s]), s, tuple(factors[s].values()))
+        cost = sum(costs[name] for name in names)
+        yield RowGram(tuple(names), cost, tuple(factors[s]), s, tuple(factors[s].values()))
 
 
-def _by_features(weights, wanted, choices, examples):
-    """Yield a method for each size of the Gram matrices, or for each matrix by examples."""
-    costs: Any = {(choice.weight, choice.quantity): choice.cost for choice in choices}
+def _by_features(weights, wanted, costs, examples):
+    """Yield a method for matrices of one width, or for each matrix by examples.
+
+    What would take long is divided: methods are worked on side by side.
+    """
     by_width = defaultdict(list)
     for weight, quantity in wanted:
         name, matrices = (weight, quantity), weights[weight]
@@ -205,4 +219,6 @@ def _by_features(weights, wanted, choices, examples):
         else:
             by_width[matrices.width(quantity)].append(name)
     for names in by_width.values():
-        yield FeatureGram(tuple(names), sum(costs[name] for name in names))
+        total = sum(costs[name] for name in names)
+        for part in cut(len(names), total):
+            yield FeatureGram(tuple(names[part]), sum(costs[name] for name in names[part]))

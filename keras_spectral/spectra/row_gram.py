@@ -11,6 +11,7 @@ take the place of those of size `d`.
 Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share eigenvalues).
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ def cost(sizes):
     Args:
         sizes: `Sizes`.
     """
-    return sizes.rows[0] ** 2 * sizes.i + sum(EIGEN * rows**3 for rows in sizes.rows)
+    return sizes.rows[0] ** 2 * sizes.i / 2 + sum(EIGEN * rows**3 for rows in sizes.rows)
 
 
 def cost_of_gradient(sizes):
@@ -60,6 +61,7 @@ class RowGram:
 
     Attributes:
         wanted: As in `Method`. A gradient needs both factors of its weight.
+        cost: As in `Method`.
         factors: Tuple of pairs `(weight, "activation" or "adjoint")`.
         positions: Number of positions `s`.
         thin: Tuple of the number of features of each factor that is kept as it is, 0 for those of
@@ -67,6 +69,7 @@ class RowGram:
     """
 
     wanted: tuple
+    cost: float
     factors: tuple
     positions: int
     thin: tuple
@@ -93,10 +96,16 @@ class RowGram:
 
     def solve(self, statistics, masks):
         """Find the spectra of the whole batch and of every group present."""
-        for blocks in self._blocks(statistics, masks):
-            for names, gram in self._grams(blocks):
-                wanted = np.array([self.wanted.index(name) for name in names])
-                yield flattened(wanted, blocks.records, blocks.groups, *singular_values(gram))
+        blocks = sorted(self._blocks(statistics, masks), key=lambda own: -own.cost)
+        found = parallel(self._solved, blocks, self.cost * len(statistics))
+        return itertools.chain.from_iterable(found)
+
+    def _solved(self, blocks):
+        found = []
+        for names, gram in self._grams(blocks):
+            wanted = np.array([self.wanted.index(name) for name in names])
+            found.append(flattened(wanted, blocks.records, blocks.groups, *singular_values(gram)))
+        return found
 
     def _blocks(self, kept, masks):
         """Yield `_Blocks` of equal size."""
@@ -167,6 +176,12 @@ class _Blocks(NamedTuple):
     records: Any
     groups: Any
     rows: Any
+
+    @property
+    def cost(self):
+        """Cost of their eigenvalue problems, up to a factor."""
+        rows = self.kept.shape[2] if self.rows is None else self.rows.shape[1]
+        return len(self.records) * rows**3
 
     def principal(self, places):
         """Return principal sub-blocks `[b, p, d, d]` of some Gram matrices."""

@@ -84,10 +84,12 @@ class Subspace:
 
     Attributes:
         wanted: As in `Method`.
+        cost: As in `Method`.
         columns: Columns `b` of the bases.
     """
 
     wanted: tuple
+    cost: float
     columns: int
 
     def reduce(self, weights, members, state):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_spectral.matrices.base import array
-from keras_spectral.spectra.method import flattened, present
+from keras_spectral.spectra.method import taken_from
 
 FACTOR = 40.0
 """Cost of an SVD of a matrix `[i, o]`, in units of `max(i, o) min(i, o)²` multiplications."""
@@ -40,9 +40,11 @@ class Svd:
 
     Attributes:
         wanted: As in `Method`, of one pair.
+        cost: As in `Method`.
     """
 
     wanted: tuple
+    cost: float
 
     def reduce(self, weights, members, state):
         """Return the singular values of one step."""
@@ -56,10 +58,8 @@ class Svd:
         return np.stack([np.pad(each, (0, longest - len(each))) for each in found])
 
     def solve(self, statistics, masks):
-        """Find the spectra of the whole batch and of every group present."""
-        records, groups = present(masks)
-        found = statistics[records, groups][:, None]
-        yield flattened(np.zeros(1, int), records, groups, found[..., 1:], found[..., 0])
+        """Take the spectra of the whole batch and of every group present."""
+        yield taken_from(statistics, masks)
 
 
 def _spectrum(matrices, quantity, members, g):

@@ -1,4 +1,4 @@
-"""What is written in C, for speed alone: wherever it is missing, NumPy does the same.
+"""What is written in C, for speed alone: wherever it is missing, NumPy gives the same spectra.
 
 The sources lie in this folder, and the library beside them, made when the package is built
 (`scripts/compile_c.py`). Its functions leave other threads running.

@@ -81,11 +81,35 @@ INLINE void add_lattice(
                 a_steps, b_steps, rows, n_rows, columns, n_columns, found);
 }
 
+/* Whether all points of a lattice, and what is read from each on, lie within an array. */
+INLINE int is_within(
+    int64_t begin, const int64_t *sizes, const int64_t *steps, const int64_t *offsets, int64_t n,
+    int64_t more, int64_t length) {
+    int64_t first = begin, last = begin, lowest = offsets[0], highest = offsets[0];
+    for (int axis = 0; axis < AXES; axis++) {
+        if (sizes[axis] < 1) return sizes[axis] == 0; /* none at all */
+        const int64_t far = (sizes[axis] - 1) * steps[axis];
+        *(far < 0 ? &first : &last) += far;
+    }
+    for (int64_t place = 1; place < n; place++) {
+        if (offsets[place] < lowest) lowest = offsets[place];
+        if (offsets[place] > highest) highest = offsets[place];
+    }
+    return first + lowest >= 0 && last + highest + more < length;
+}
+
 INLINE int lattice_products_inline(
-    const double *a, const double *b, int64_t n_lattices, const int64_t *a_begins,
-    const int64_t *b_begins, const int64_t *sizes, const int64_t *a_steps, const int64_t *b_steps,
-    const int64_t *rows, int64_t n_rows, const int64_t *columns, int64_t n_columns,
-    double *found) {
+    const double *a, int64_t a_length, const double *b, int64_t b_length, int64_t n_lattices,
+    const int64_t *a_begins, const int64_t *b_begins, const int64_t *sizes,
+    const int64_t *a_steps, const int64_t *b_steps, const int64_t *rows, int64_t n_rows,
+    const int64_t *columns, int64_t n_columns, double *found) {
+    if (n_rows < 1 || n_columns < 1) return 1;
+    for (int64_t number = 0; number < n_lattices; number++) {
+        const int64_t *own = sizes + number * AXES;
+        if (!is_within(a_begins[number], own, a_steps, rows, n_rows, 0, a_length)) return 1;
+        if (!is_within(b_begins[number], own, b_steps, columns, n_columns, LANES - 1, b_length))
+            return 1;
+    }
     for (int64_t number = 0; number < n_lattices; number++)
         add_lattice(
             a + a_begins[number], b + b_begins[number], sizes + number * AXES, a_steps, b_steps,
@@ -96,12 +120,13 @@ INLINE int lattice_products_inline(
 /* Adds to found[n_lattices][n_rows][n_columns][LANES] the sums, over the points of each lattice, of
    a[point + rows[i]] times the LANES numbers from b[point + columns[j]] on. The points of a lattice
    in a are those from a_begins on, with a_steps between neighbours along each of AXES axes, and
-   sizes[n_lattices][AXES] of them; likewise in b. Returns 0. */
+   sizes[n_lattices][AXES] of them; likewise in b. Returns 0, or 1 if any of what would be read lies
+   outside of a[a_length] or b[b_length]; then nothing is done. */
 FOR_EACH_CPU(
     int, lattice_products,
-    (const double *a, const double *b, int64_t n_lattices, const int64_t *a_begins,
-     const int64_t *b_begins, const int64_t *sizes, const int64_t *a_steps, const int64_t *b_steps,
-     const int64_t *rows, int64_t n_rows, const int64_t *columns, int64_t n_columns,
-     double *found),
-    (a, b, n_lattices, a_begins, b_begins, sizes, a_steps, b_steps, rows, n_rows, columns,
-     n_columns, found))
+    (const double *a, int64_t a_length, const double *b, int64_t b_length, int64_t n_lattices,
+     const int64_t *a_begins, const int64_t *b_begins, const int64_t *sizes,
+     const int64_t *a_steps, const int64_t *b_steps, const int64_t *rows, int64_t n_rows,
+     const int64_t *columns, int64_t n_columns, double *found),
+    (a, a_length, b, b_length, n_lattices, a_begins, b_begins, sizes, a_steps, b_steps, rows,
+     n_rows, columns, n_columns, found))

@@ -110,6 +110,7 @@ INLINE int ql(lanes *diagonal, lanes *squared, int d) {
 INLINE int eigenvalues_inline(const double *matrices, int64_t n, int64_t d, double *found) {
     static _Thread_local lanes a[LARGEST * (LARGEST + 1) / 2];
     lanes diagonal[LARGEST], squared[LARGEST];
+    if (n < 0 || d < 1 || d > LARGEST) return 1;
     for (int64_t first = 0; first < n; first += LANES) {
         const double *own[LANES];
         lanes scale; /* their traces, or 1 */
@@ -137,7 +138,7 @@ INLINE int eigenvalues_inline(const double *matrices, int64_t n, int64_t d, doub
 }
 
 /* Finds the eigenvalues, in no order, of n positive semidefinite matrices [d, d], of which lower
-   triangles are read. Returns 0, or 1 if some were not found. */
+   triangles are read; d is at most LARGEST. Returns 0, or 1 if some were not found. */
 FOR_EACH_CPU(
     int, eigenvalues, (const double *matrices, int64_t n, int64_t d, double *found),
     (matrices, n, d, found))
