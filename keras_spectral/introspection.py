@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from keras_spectral.batches import Grouped, grouped_inputs, without_groups
 from keras_spectral.capture.alignment import aligned_sites
-from keras_spectral.capture.rule import Backward
+from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import watched_sites
-from keras_spectral.capture.tape import watched_pass
+from keras_spectral.capture.watching import watched_pass
 from keras_spectral.groups import Membership
 from keras_spectral.recorder import SpectralLogger
 from keras_spectral.settings import Spectra
@@ -70,10 +70,10 @@ class Introspection:
             lambda: self._model._compute_loss(
                 x=x, y=y, y_pred=self._forward(x), sample_weight=sample_weight, training=False
             ),
+            per_example=self.logger.settings.gradients == "per_example",
         )
         n = tf.shape(keras.tree.flatten(x)[0])[0]
-        per_example = self.logger.settings.gradients == "per_example"
-        return n, watched.factors(Backward(n, members, example_gradients=per_example))
+        return n, watched.factors(Backward(n, members))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from keras_spectral.summaries import SUMMARIES
 
 QUANTITIES = ("activation", "adjoint", "gradient")
 METHODS = ("auto", "gram", "svd", "subspace")
-GRADIENTS = ("factored", "per_example")
+GRADIENTS = ("factors", "per_example")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Spectra:
             every error (`log.sigma_error`), for wide layers with many rows.
         strict: Raise `UnsupportedLayerError` before training if a trainable layer cannot be
             captured, instead of one warning.
-        gradients: `"factored"` forms group gradients as products of activations and adjoints.
+        gradients: `"factors"` forms group gradients as products of activations and adjoints.
             `"per_example"` differentiates every example with `tape.jacobian` and applies the group
             mask: slow, the reference that everything else must equal.
         show: Names of summaries of the gradient spectra (`"effective_rank"`, …) to put in
@@ -55,7 +55,7 @@ class Spectra:
     top_k: int | None = None
     method: str = "auto"
     strict: bool = False
-    gradients: str = "factored"
+    gradients: str = "factors"
     show: Sequence[str] = ()
 
     def __post_init__(self):

@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras_spectral.arguments import bound, callbacks_of, with_callback
 from keras_spectral.batches import grouped_inputs, plain_inputs, without_groups
 from keras_spectral.capture.alignment import aligned_sites
-from keras_spectral.capture.rule import Backward
+from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import require_known_layers, watched_sites
-from keras_spectral.capture.tape import watched_pass
+from keras_spectral.capture.watching import watched_pass
 from keras_spectral.errors import SettingsError, UnsupportedLayerError
 from keras_spectral.groups import Membership
 from keras_spectral.introspection import introspect
@@ -190,7 +190,7 @@ class SpectralTraining:
         y_pred = None
         sites = steps.sites(x, y, sample_weight)  # builds the model
         weights = self.trainable_weights
-        watched = watched_pass(sites, forward, weights)
+        watched = watched_pass(sites, forward, weights, per_example=steps.per_example)
         # Before the update: a family may look at its weights again.
         steps.take(watched, n_examples(x), scale)
 
@@ -375,6 +375,11 @@ class RecordedSteps:
         return self._taken is not None
 
     @property
+    def per_example(self):
+        """Whether gradients are found by differentiating every example."""
+        return self._model.spectral_logger.settings.gradients == "per_example"
+
+    @property
     def must_be_checked(self):
         """Whether `strict` asks for `sites` before any step is run, also one that is not due."""
         return self._sites is None and self._model.spectral_logger.settings.strict
@@ -399,8 +404,7 @@ class RecordedSteps:
             n: Scalar integer tensor, the number of examples.
             scale: Factor by which the loss was multiplied, or `None`.
         """
-        per_example = self._model.spectral_logger.settings.gradients == "per_example"
-        factors = watched.factors(Backward(n, self._members, scale, per_example))
+        factors = watched.factors(Backward(n, self._members, scale))
         self._taken.update(n=n, factors=factors)
 
     def _run(self, batch, members, spec):

@@ -9,7 +9,7 @@ import keras_spectral as ks
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import sites
-from keras_spectral.capture.tape import WatchedForward
+from keras_spectral.capture.watching import WatchedForward
 from keras_spectral.spectra.matrices import group_matrix
 from keras_spectral.spectra.rows import group_rows
 

@@ -46,7 +46,7 @@ REFUSED = {
     "quantities": ["weights", ["gradient", "hessian"], (), None, 3, [None]],
     "top_k": [0, -1, 1.5, "3", True],
     "method": ["qr", None, 3, ("gram", "svd"), (), ["svd"]],
-    "gradients": ["exact", None, ("factored",)],
+    "gradients": ["exact", None, ("factors",)],
     "show": ["loss", ["effective_rank", "energy"], 3],
     "layers": [3, [], (), ["dense", None], [object()]],
 }
@@ -116,7 +116,7 @@ every_schedule = st.one_of(
         top_k=st.none() | st.integers(1, 100),
         method=st.sampled_from(["auto", "gram", "svd"]),
         strict=st.booleans(),
-        gradients=st.sampled_from(["factored", "per_example"]),
+        gradients=st.sampled_from(["factors", "per_example"]),
         show=st.lists(st.sampled_from(["effective_rank", "spectral_norm"])),
     )
 )

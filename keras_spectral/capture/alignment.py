@@ -17,10 +17,10 @@ from collections import defaultdict
 import keras
 import tensorflow as tf
 
+from keras_spectral.capture.keras_layers import attributes, name_of_call
 from keras_spectral.capture.recurrent import is_fused
 from keras_spectral.capture.registry import ANY_LAYER
-from keras_spectral.capture.rule import attributes, name_of_call
-from keras_spectral.capture.tape import WatchedForward
+from keras_spectral.capture.watching import WatchedForward
 from keras_spectral.errors import LayerRuleError, UnsupportedLayerError
 
 TRIAL_BATCH = 251

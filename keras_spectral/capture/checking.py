@@ -7,11 +7,11 @@ import pandas as pd
 import tensorflow as tf
 
 from keras_spectral.capture.alignment import aligned_sites
+from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.comparison import comparisons
 from keras_spectral.capture.registered import RegisteredRule
-from keras_spectral.capture.rule import Backward
 from keras_spectral.capture.sites import sites
-from keras_spectral.capture.tape import watched_pass
+from keras_spectral.capture.watching import watched_pass
 from keras_spectral.errors import LayerRuleError
 
 

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Backward
-from keras_spectral.capture.tape import watched_pass
+from keras_spectral.capture.calls import Backward
+from keras_spectral.capture.watching import watched_pass
 from keras_spectral.errors import LayerRuleError
 from keras_spectral.matrices.factors import WeightMatrices
 from keras_spectral.matrices.members import Members
@@ -191,8 +191,7 @@ def _layouts(site, name, gradient, shape):
         layouts = [gradient.reshape(shape), gradient.reshape(shape[::-1]).T]
     else:  # rows that are zero may be left out, as those of absent tokens
         layouts = [gradient.reshape(-1, shape[1])]
-    if hasattr(site.rule, "matrices"):
-        layouts.append(site.rule.matrices(site.layer, name, tf.constant(gradient)[None])[0].numpy())
+    layouts.append(site.rule.matrices(site.layer, name, tf.constant(gradient)[None])[0].numpy())
     return layouts
 
 

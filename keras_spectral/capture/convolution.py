@@ -21,7 +21,8 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import InWords, ProductRule
+from keras_spectral.capture.product import ProductRule
+from keras_spectral.capture.rule import InWords
 from keras_spectral.matrices.patches import Patches
 
 L = keras.layers

@@ -8,9 +8,9 @@ import pandas as pd
 from keras.src.models.functional import Functional  # Keras has no public name for it
 
 from keras_spectral.capture.alignment import NOT_TWICE, aligned_sites
+from keras_spectral.capture.keras_layers import losses_kept, own_variables
 from keras_spectral.capture.recurrent import is_fused
 from keras_spectral.capture.registry import ANY_LAYER, stepped_aside
-from keras_spectral.capture.rule import losses_kept, own_variables
 from keras_spectral.capture.sites import sites
 
 BIAS = "a bias: its gradient is the sum of the rows of the adjoint"

@@ -6,7 +6,8 @@ A is the input `[n, …, i]` and Δ is `∂L/∂Z [n, …, o]`, all axes between
 
 import keras
 
-from keras_spectral.capture.rule import InWords, ProductRule
+from keras_spectral.capture.product import ProductRule
+from keras_spectral.capture.rule import InWords
 
 
 class DenseRule(ProductRule):

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import InWords, ProductRule
+from keras_spectral.capture.product import ProductRule
+from keras_spectral.capture.rule import InWords
 
 
 class EinsumDenseRule(ProductRule):

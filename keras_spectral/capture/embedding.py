@@ -15,7 +15,10 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, InWords, ProductRule, attributes
+from keras_spectral.capture.calls import Call
+from keras_spectral.capture.keras_layers import attributes
+from keras_spectral.capture.product import ProductRule
+from keras_spectral.capture.rule import InWords
 from keras_spectral.matrices.factors import with_positions
 from keras_spectral.matrices.one_hot import OneHot
 

@@ -21,22 +21,13 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import (
-    Call,
-    InWords,
-    Received,
-    attributes,
-    name_of_call,
-    numbered,
-    own_variables,
-    state_of,
-    unscaled,
-    unscaled_type,
-)
+from keras_spectral.capture.calls import Call, Received, state_of, unscaled, unscaled_type
+from keras_spectral.capture.keras_layers import attributes, name_of_call, numbered, own_variables
+from keras_spectral.capture.rule import InWords, Rule
 from keras_spectral.matrices.factors import Factors, with_positions
 
 
-class GenericRule:
+class GenericRule(Rule):
     """Captures every layer whose calls can be seen and whose output leads with the example."""
 
     layer_types = (keras.layers.Layer,)
@@ -64,10 +55,6 @@ class GenericRule:
         """
         own = [v for v in own_variables(layer) if v.trainable and not v.overwrite_with_gradient]
         return list(zip(numbered(variable.name for variable in own), own, strict=True))
-
-    def host(self, layer, around):
-        """Return the layer itself, whose calls are watched."""
-        return layer
 
     @contextmanager
     def watched(self, layer, calls, watch=None):

@@ -11,8 +11,8 @@ with `γ = 1` and `β = 0`: one forward pass serves all groups, and no backward 
 import keras
 import tensorflow as tf
 
+from keras_spectral.capture.calls import unscaled
 from keras_spectral.capture.generic import GenericRule
-from keras_spectral.capture.rule import unscaled
 from keras_spectral.matrices.factors import Factors
 
 
@@ -47,8 +47,6 @@ class NormalizationRule(GenericRule):
 
     def gradients(self, layer, calls, adjoints, backward):
         """Return `Factors` of every weight, without A and Δ."""
-        if backward.example_gradients:
-            return super().gradients(layer, calls, adjoints, backward)
         weights = [variable for _, variable in self.weights(layer)]
 
         deltas = [unscaled(delta, backward.scale) for (delta,) in adjoints]

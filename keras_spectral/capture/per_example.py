@@ -1,33 +1,110 @@
-"""The slow, obvious reference: the gradient of every example, by differentiation alone.
+"""The slow, independent reference: the gradient of every example, by differentiation alone.
 
 Letters: `n` example, `i` input feature, `o` output feature.
+
+With `Y` what a call of a layer returned and `D = ∂L/∂Y`, held constant, `c_n = ⟨Y[n], D[n]⟩`
+depends on the weights of the layer as the loss does through the rows of example `n`. So `∂c_n/∂W`
+is that example's part of the training gradient. The layer runs again from what it received and the
+state that it had, by Keras' own code, and `tape.jacobian` differentiates all `c_n`. No formula of a
+layer is used, and no product of activations and adjoints.
 """
 
+import contextlib
+from functools import partial
+
+import keras
 import tensorflow as tf
 
+from keras_spectral.capture.calls import Call, Received, state_of, unscaled
+from keras_spectral.capture.keras_layers import attributes, name_of_call
 
-def example_gradients_of(rule, layer, call, adjoint, n):
-    """Return each example's part of the training gradient of one layer call.
 
-    With `c_n = Σ Z[n] ∘ Δ[n]`, Δ held constant, `∂c_n/∂W` is the part of the loss gradient that
-    flows through the rows of example `n`. `tape.jacobian` differentiates all `c_n` at once; no
-    formula of the layer is used.
+@contextlib.contextmanager
+def watched_outputs(layer, calls):
+    """Append every call of a layer to a list, from which it can be run again.
 
     Args:
-        rule: `ProductRule` of the layer.
         layer: The layer.
-        call: `Call` of the layer.
-        adjoint: Tensor `[n, …, o]`, `∂L/∂Z`.
-        n: Scalar tensor, the number of examples.
+        calls: List of `Call`.
+
+    Yields:
+        Nothing.
+    """
+    called = name_of_call(layer)
+    call = getattr(layer, called)
+
+    def listening_call(*args, **kwargs):
+        received = Received(args, kwargs, state_of(layer))
+        outputs = keras.tree.map_structure(_copied, call(*args, **kwargs))
+        calls.append(Call(received, tuple(_ends(outputs)), partial(received.run_by, layer)))
+        return outputs
+
+    with attributes(layer, **{called: listening_call}):
+        yield
+
+
+def example_gradients(weights, layer, calls, adjoints, backward):
+    """Return each example's part of the gradients of some weights.
+
+    Args:
+        weights: Pairs `(name, variable)`, each used within the calls alone.
+        layer: The layer that was called.
+        calls: List of `Call` of it, as `watched_outputs` appends them.
+        adjoints: For each call a list of `∂L/∂output`; `None` where no gradient reaches one.
+        backward: `Backward`.
 
     Returns:
-        `{weight name: tensor [n, i, o]}`, whose sums over `n` are the gradients of the weights.
+        `{weight name: tensor [n, …]}`, whose sums over `n` are the gradients of the weights.
     """
-    weights = {name: variable.value for name, variable in rule.weights(layer)}
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(list(weights.values()))
-        z = rule.pre_activation(layer, tf.stop_gradient(call.inputs))
-        product = tf.cast(z, adjoint.dtype) * tf.stop_gradient(adjoint)
-        per_example = tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
-    found = tape.jacobian(per_example, weights)
-    return {name: rule.matrices(layer, name, found[name]) for name in weights}
+    values = {name: variable.value for name, variable in weights}
+    # The fused kernels of a GPU cannot be differentiated for each example.
+    plain = {"use_cudnn": False} if hasattr(layer, "use_cudnn") else {}
+    once = {"persistent": True, "watch_accessed_variables": False}
+    with attributes(layer, **plain), tf.GradientTape(**once) as tape:
+        tape.watch(list(values.values()))
+        each = [
+            _of_examples(y, unscaled(d, backward.scale), backward.n)
+            for call, deltas in zip(calls, adjoints, strict=True)
+            for y, d in zip(_ends(call.again()), deltas, strict=True)
+            if d is not None
+        ]
+        contributions = tf.add_n(each)
+    return _jacobian(tape, contributions, values)
+
+
+def _jacobian(tape, contributions, values):
+    zero = tf.UnconnectedGradients.ZERO
+    try:
+        return tape.jacobian(contributions, values, unconnected_gradients=zero)
+    except ValueError:  # a loop, as of a recurrent layer, cannot be vectorized
+        one_by_one = {"experimental_use_pfor": False, "unconnected_gradients": zero}
+        return tape.jacobian(contributions, values, **one_by_one)
+
+
+def _of_examples(y, delta, n):
+    """Return `⟨Y[n], D[n]⟩` of every example."""
+    product = tf.cast(y, delta.dtype) * tf.stop_gradient(delta)
+    return tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
+
+
+def _ends(outputs):
+    # Of a softmax Keras' losses take the logits, past the output.
+    leaves = (leaf for leaf in keras.tree.flatten(outputs) if _is_float_tensor(leaf))
+    return [getattr(leaf, "_keras_logits", leaf) for leaf in leaves]
+
+
+def _copied(value):
+    """Return an output by itself: one may depend on another, or be it."""
+    if not _is_float_tensor(value):
+        return value
+    result = tf.identity(value)
+    for mark in ("_keras_mask", "_keras_logits"):
+        if hasattr(value, mark):
+            setattr(result, mark, getattr(value, mark))
+    return result
+
+
+def _is_float_tensor(value):
+    # A variable of Keras passes for a tensor.
+    own = tf.is_tensor(value) and not isinstance(value, keras.Variable)
+    return own and value.dtype.is_floating

@@ -28,7 +28,9 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import Call, InWords, attributes, unscaled
+from keras_spectral.capture.calls import Call, unscaled
+from keras_spectral.capture.keras_layers import attributes
+from keras_spectral.capture.rule import InWords, Rule
 from keras_spectral.matrices.factors import Factors, joined_calls
 from keras_spectral.matrices.gates import Gates
 
@@ -39,7 +41,7 @@ LAYERS = (L.RNN, L.SimpleRNN, L.GRU, L.LSTM)
 GATES = "`∂L/∂Z [n, t, o]` of every gate"
 
 
-class RecurrentRule:
+class RecurrentRule(Rule):
     """Captures the cell of `SimpleRNN`, `GRU`, `LSTM`, and of an `RNN` around such a cell."""
 
     layer_types = (L.SimpleRNNCell, L.GRUCell, L.LSTMCell)
@@ -48,10 +50,6 @@ class RecurrentRule:
         InWords("recurrent_kernel", "the state before every step `[n, t, u]`", GATES, "`[u, o]`"),
     )
     left_to_generic = ("a cell in another loop than that of `RNN`",)
-
-    def obstacle(self, layer):
-        """Return `None`: nothing in a cell is in the way."""
-        return None
 
     def host(self, layer, around):
         """Return the recurrent layer that runs the cell, or `None`."""
@@ -108,8 +106,7 @@ class RecurrentRule:
             seen, delta = call.again(own) if call.again else (call.inputs, own[0])
             delta = unscaled(delta, backward.scale)
             for name, (a, d) in _normal_form(layer, seen, delta).items():
-                of_examples = _of_examples(a, d) if backward.example_gradients else None
-                found[name].append(Factors(a, d, of_examples))
+                found[name].append(Factors(a, d))
         return {name: joined_calls(parts) for name, parts in found.items()}
 
 
@@ -303,19 +300,6 @@ def _reset_gate(cell, x, states):
 
 def _columns(weight, columns, like):
     return tf.cast(weight.value, like.dtype)[..., columns]
-
-
-def _of_examples(a, d):
-    """Return the gradient of every example, `[n, i, o]`."""
-    parts, outputs = [a], None
-    if isinstance(a, Gates):
-        parts, outputs = tf.split(a.tensor, a.n_blocks, axis=-1), a.outputs
-    deltas = [d] if outputs is None else tf.split(d, outputs, axis=-1)
-    products = [
-        tf.einsum("nti,nto->nio", tf.cast(p, e.dtype), e)
-        for p, e in zip(parts, deltas, strict=True)
-    ]
-    return tf.concat(products, axis=-1)
 
 
 def _leading_axes(tensor):

@@ -6,8 +6,6 @@ The function receives the layer, the first argument of its call, and an adjoint:
 `∂L/∂Z` where an attribute of the layer holds the activation function that is applied to Z last. It
 returns `{weight name: (A, Δ)}`, tensors `[n, …, i]` and `[n, …, o]` with as many positions between,
 so that `G = AᵀΔ` is the gradient of the weight, reshaped to `[i, o]`.
-
-`gradients="per_example"` runs the layer again for its Z or output, from the state it had.
 """
 
 import inspect
@@ -22,16 +20,9 @@ from weakref import WeakKeyDictionary
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.rule import (
-    Call,
-    ProductRule,
-    Received,
-    attributes,
-    numbered,
-    own_variables,
-    state_of,
-    unscaled,
-)
+from keras_spectral.capture.calls import Call, Received, state_of, unscaled
+from keras_spectral.capture.keras_layers import attributes, numbered, own_variables
+from keras_spectral.capture.product import ProductRule
 from keras_spectral.errors import LayerRuleError
 from keras_spectral.matrices.factors import Factors, in_rows, joined_calls
 
@@ -108,12 +99,9 @@ class RegisteredRule(ProductRule):
         for call, (delta,) in zip(calls, adjoints, strict=True):
             delta = unscaled(delta, backward.scale)
             pairs = self.normal_form(layer, call.inputs.inputs, delta)
-            of_examples = {}
-            if backward.example_gradients:
-                of_examples = self._example_gradients(layer, call.inputs, delta, backward.n)
             for name, pair in pairs.items():
                 a, d = (in_rows(part, backward.n) for part in pair)
-                found[name].append(Factors(a, d, of_examples.get(name)))
+                found[name].append(Factors(a, d))
         return {name: joined_calls(parts) for name, parts in found.items()}
 
     @contextmanager
@@ -135,32 +123,9 @@ class RegisteredRule(ProductRule):
         with attributes(layer, **listening):
             yield
 
-    def pre_activation(self, layer, received):
-        """Return what the adjoint is of, computed afresh by the layer's own code.
-
-        Args:
-            layer: The layer.
-            received: `Received`, with the state to start from. The layer keeps the one it has.
-        """
-        calls = []
-        with self.watched(layer, calls):
-            received.run_by(layer)
-        return calls[0].outputs[0]
-
     def __str__(self):
         name = getattr(self.function, "__name__", repr(self.function))
         return f"The function `{name}` registered for `{self.layer_types[0].__name__}`"
-
-    def _example_gradients(self, layer, received, delta, n):
-        """Return `{weight name: tensor [n, i, o]}` by differentiation alone (see `per_example`)."""
-        weights = {name: variable.value for name, variable in self.weights(layer)}
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(list(weights.values()))
-            z = self.pre_activation(layer, received)
-            product = tf.cast(z, delta.dtype) * delta
-            per_example = tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
-        found = tape.jacobian(per_example, weights)
-        return {name: self.matrices(layer, name, found[name]) for name in weights}
 
     def _name_of(self, layer, key):
         """Return the name of the variable that a name, or one of an attribute, stands for."""

@@ -131,8 +131,7 @@ def stepped_aside(layer, around=()):
             changed = _changed(layer, parents[0], rule)
             return f"a `{changed[0]}` of its own, not that of {parents[0].__name__}"
         if parents:
-            hostless = getattr(rule, "hostless", lambda *_: None)
-            return rule.obstacle(layer) or hostless(layer, around) or ""
+            return rule.obstacle(layer) or rule.hostless(layer, around) or ""
     return ""
 
 

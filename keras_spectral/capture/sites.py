@@ -5,8 +5,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from keras_spectral.capture.keras_layers import numbered, own_variables
 from keras_spectral.capture.registry import rule_for
-from keras_spectral.capture.rule import numbered, own_variables
 from keras_spectral.errors import SettingsError, UnsupportedLayerError
 
 

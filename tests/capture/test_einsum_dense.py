@@ -55,7 +55,7 @@ def assert_equal(log, layer, a, d, g):
             assert np.abs(values - wanted).max() <= TOLERANCE * wanted[0], (quantity, group)
 
 
-@pytest.mark.parametrize("gradients", ["factored", "per_example"])
+@pytest.mark.parametrize("gradients", ["factors", "per_example"])
 @pytest.mark.parametrize("name", CASES)
 def test_spectra_equal_the_oracle_for_every_kind_of_equation(name, gradients):
     equation, shape, out, order_a, order_d, order_w = CASES[name]

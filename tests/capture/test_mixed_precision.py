@@ -27,7 +27,7 @@ LAYERS = {
 def test_the_reference_agrees_with_the_fast_path(name, policy):
     make, shape = LAYERS[name]
     logs = []
-    for gradients in ("factored", "per_example"):
+    for gradients in ("factors", "per_example"):
         model, x, y = example(lambda: make(dtype=policy), shape)
         optimizer = keras.optimizers.SGD(0.0)
         if policy == "mixed_float16":

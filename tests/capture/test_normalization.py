@@ -111,7 +111,7 @@ RATE = 0.01
 
 
 @pytest.mark.parametrize("kind", [L.BatchNormalization, Mine])
-@pytest.mark.parametrize("gradients", ["factored", "per_example"])
+@pytest.mark.parametrize("gradients", ["factors", "per_example"])
 @pytest.mark.parametrize(
     "options",
     [{}, {"renorm": True, "renorm_clipping": {"rmin": 0.1, "rmax": 10, "dmax": 10}}],

@@ -135,7 +135,7 @@ class Doubtful(L.Layer):
 def test_per_example_runs_a_layer_from_the_state_it_had_and_leaves_it_there(eager):
     ks.register_layer(Doubtful)(lambda layer, x, adjoint: {"w": (layer.dropped, adjoint)})
     found = []
-    for gradients in ("factored", "per_example"):
+    for gradients in ("factors", "per_example"):
         model, x, y = example(Doubtful, (5,))
         options = {"spectra": ks.Spectra(gradients=gradients), "run_eagerly": eager}
         table = recorded(model, x, y, **options).select(quantity="gradient")
@@ -174,7 +174,7 @@ def test_a_weight_used_twice_has_the_rows_of_both_uses():
     assert ks.check_layer(Twice(5), x)["error"].max() < 1e-5
     model, x, y = example(lambda: Twice(5), (5,))
     norms = []
-    for gradients in ("factored", "per_example"):
+    for gradients in ("factors", "per_example"):
         log = recorded(model, x, y, spectra=ks.Spectra(gradients=gradients))
         rows = log.select(quantity="gradient").rows
         norms.append(rows["frobenius_norm"].to_numpy()[-len(GROUPS) :])
@@ -201,7 +201,7 @@ def of_two_weights(layer, inputs, adjoint):
     return {"first": (left, before * right), "second": (hidden * right, adjoint)}
 
 
-@pytest.mark.parametrize("gradients", ["factored", "per_example"])
+@pytest.mark.parametrize("gradients", ["factors", "per_example"])
 def test_a_layer_of_two_inputs_and_two_weights_one_named_by_its_attribute(gradients):
     ks.register_layer(TwoWeights)(of_two_weights)
     inputs = [keras.Input((5,)), keras.Input((4,))]

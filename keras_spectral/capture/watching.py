@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_spectral.capture.per_example import example_gradients, watched_outputs
+from keras_spectral.matrices.factors import Factors
+
 
 class WatchedPass(NamedTuple):
     """What a forward pass and one backward pass give.
@@ -33,7 +36,7 @@ class WatchedPass(NamedTuple):
         return self.forward.factors(self.adjoints, backward)
 
 
-def watched_pass(sites, forward, weights=(), cotangents=None):
+def watched_pass(sites, forward, weights=(), cotangents=None, per_example=False):
     """Run a model forward, watched, and backward once.
 
     Training, introspection, the check of a layer and the comparison with a tape all pass here.
@@ -44,11 +47,12 @@ def watched_pass(sites, forward, weights=(), cotangents=None):
             a loss, or a list of tensors.
         weights: Sequence of variables whose gradients are wanted besides.
         cotangents: Function from what `forward` returned to cotangents like it; `None` for ones.
+        per_example: Whether gradients are found by differentiating every example.
 
     Returns:
         `WatchedPass`.
     """
-    watched = WatchedForward(sites)
+    watched = WatchedForward(sites, per_example)
     with tf.GradientTape() as tape, watched(tape.watch):
         targets = forward()
     found = tape.gradient(
@@ -64,6 +68,7 @@ class WatchedForward:
 
     Args:
         sites: List of `Site`, each with a rule.
+        per_example: As in `watched_pass`.
 
     Attributes:
         calls: List of `(site, Call)` in the order of the sites.
@@ -71,8 +76,10 @@ class WatchedForward:
             be seen.
     """
 
-    def __init__(self, sites):
+    def __init__(self, sites, per_example=False):
         self._sites = sites
+        self._per_example = per_example
+        self._whole_calls = {}  # of each site, for `per_example`
         self.calls = []
         self.hidden = []
 
@@ -90,6 +97,9 @@ class WatchedForward:
         with ExitStack() as stack:
             for site, calls in seen:
                 stack.enter_context(site.rule.watched(site.watched, calls, watch))
+                if self._per_example:
+                    whole = self._whole_calls.setdefault(site, [])
+                    stack.enter_context(watched_outputs(site.watched, whole))
             yield self
         reachable = {site.path: [c for c in calls if _in_this_graph(c)] for site, calls in seen}
         for site, calls in seen:
@@ -101,7 +111,12 @@ class WatchedForward:
     @property
     def outputs(self):
         """The list of all tensors to be differentiated together with the weights."""
-        return [output for _, call in self.calls for output in call.outputs]
+        calls = [call for _, call in self.calls]
+        calls += [call for site in self._whole_calls for call in self._whole_of(site)]
+        return [output for call in calls for output in call.outputs]
+
+    def _whole_of(self, site):
+        return [] if site in self.hidden else self._whole_calls.get(site, [])
 
     def factors(self, adjoints, backward):
         """Return A and Δ of every covered weight.
@@ -118,6 +133,10 @@ class WatchedForward:
         for site, call in self.calls:
             own = list(itertools.islice(left, len(call.outputs)))
             by_site.setdefault(site, []).append((call, own))
+        by_example = {}
+        for site in self._whole_calls:
+            calls = self._whole_of(site)
+            by_example[site] = [list(itertools.islice(left, len(c.outputs))) for c in calls]
         for site in self.hidden:
             _warn_unreachable(site, "it is called inside a loop or branch of the graph")
         found = {}
@@ -130,8 +149,24 @@ class WatchedForward:
             elif pairs:
                 calls, own = zip(*pairs, strict=True)
                 factors = site.rule.factors(site.layer, calls, own, backward)
+                if self._per_example:
+                    factors = self._of_examples(site, by_example[site], factors, backward)
                 found |= {(site.path, name): factor for name, factor in factors.items()}
         return found
+
+    def _of_examples(self, site, adjoints, factors, backward):
+        """Return factors whose gradients are those of every example, by differentiation."""
+        weights = [(name, v) for name, v in site.weights if name in factors]
+        calls = self._whole_of(site)
+        found = example_gradients(weights, site.watched, calls, adjoints, backward)
+        return {
+            name: Factors(
+                factor.activation,
+                factor.adjoint,
+                example_gradients=site.rule.matrices(site.layer, name, found[name]),
+            )
+            for name, factor in factors.items()
+        }
 
 
 def _in_this_graph(call):
