@@ -57,6 +57,15 @@ def without_groups(data):
     return data, None
 
 
+def plain_batch(data):
+    """Return a batch as a plain model would receive it.
+
+    Args:
+        data: As in `without_groups`.
+    """
+    return without_groups(data)[0]
+
+
 def grouped_inputs(x, groups):
     """Return inputs that carry their groups, and the table of groups.
 

@@ -1,12 +1,5 @@
-"""Training, watched: what `SpectralModel` adds to `keras.Model`.
+"""Training: what `SpectralModel` adds to `keras.Model`."""
 
-The host chooses. Before every execution it asks the schedule. If no step is due, the function that
-a plain `keras.Model` compiles runs on the plain batch. If one is, another compiled function runs a
-single step and returns, besides what Keras wants to know, the record of that step.
-"""
-
-import contextlib
-import functools
 import warnings
 from typing import Any
 
@@ -14,12 +7,11 @@ import keras
 import tensorflow as tf
 
 from keras_spectral.arguments import bound, callbacks_of, with_callback
-from keras_spectral.batches import grouped_inputs, plain_inputs, without_groups
-from keras_spectral.capture.alignment import aligned_sites
-from keras_spectral.capture.calls import Backward
-from keras_spectral.capture.sites import require_known_layers, watched_sites
+from keras_spectral.batches import grouped_inputs, plain_batch, plain_inputs
+from keras_spectral.capture.sites import require_known_layers
 from keras_spectral.capture.watching import watched_pass
-from keras_spectral.errors import SettingsError, UnsupportedLayerError
+from keras_spectral.errors import SettingsError
+from keras_spectral.execution import HostChoice, RecordedSteps
 from keras_spectral.groups import Membership
 from keras_spectral.introspection import introspect
 from keras_spectral.provenance import continued, provenance
@@ -98,6 +90,8 @@ class SpectralTraining:
             require_known_layers(self, logger.settings)
         logger.result()
         logger.membership = membership
+        if self._recorded_steps is not None:
+            self._recorded_steps.begin()
         callbacks = callbacks_of(arguments.get("callbacks"))
         arguments["callbacks"] = with_callback(arguments.get("callbacks"), _Epochs(logger), self)
         log = logger.result()
@@ -192,7 +186,7 @@ class SpectralTraining:
         weights = self.trainable_weights
         watched = watched_pass(sites, forward, weights, per_example=steps.per_example)
         # Before the update: a family may look at its weights again.
-        steps.take(watched, n_examples(x), scale)
+        steps.take(watched, weights, n_examples(x), scale)
 
         # Update weights
         if weights:
@@ -229,11 +223,11 @@ class SpectralTraining:
         """
         if self.spectral_logger is None or (self.test_function is not None and not force):
             return super().make_test_function(force)
-        self.test_function = self._make_function(lambda data: self.test_step(_plain_batch(data)))
+        self.test_function = self._make_function(lambda data: self.test_step(plain_batch(data)))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         if iterator is not None:  # Keras takes the first batch of it
-            iterator = ((begin, end, map(_plain_batch, it)) for begin, end, it in iterator)
+            iterator = ((begin, end, map(plain_batch, it)) for begin, end, it in iterator)
         super()._maybe_symbolic_build(iterator, data_batch)
 
     def get_compile_config(self):
@@ -263,206 +257,6 @@ class SpectralTraining:
         )
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
-
-
-class HostChoice:
-    """What `fit` calls for each execution: the host chooses which compiled function runs.
-
-    Args:
-        model: `SpectralModel`.
-        recorded: `RecordedSteps`.
-    """
-
-    def __init__(self, model, recorded):
-        self._model = model
-        self._recorded = recorded
-        self._counter: Any = None  # of the steps that several in one execution were in fact
-
-    def __call__(self, iterator):
-        """Run as many steps as an execution has, and return what Keras' function returns.
-
-        Args:
-            iterator: What Keras gives: an iterator of a dataset, or a generator of one batch.
-
-        Returns:
-            Dictionary of metric values.
-        """
-        logger, steps = self._model.spectral_logger, self._model.steps_per_execution
-        is_dataset = isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator)
-        if is_dataset and not self._recorded.must_be_checked and not logger.is_due(steps):
-            plain = self._plain
-            if self._counter is not None:
-                self._counter.assign(0)
-            logs = plain(iterator)
-            # The last execution of an epoch may be shorter.
-            logger.advance(steps if self._counter is None else int(self._counter))
-            return logs
-        spec = iterator.element_spec if is_dataset else None
-        return self._one_by_one(iterator, steps, without_groups(spec)[0])
-
-    def _one_by_one(self, iterator, steps, spec):
-        logger, logs = self._model.spectral_logger, None
-        for step in range(steps):
-            try:
-                data = next(iterator)
-            except (StopIteration, tf.errors.OutOfRangeError):
-                if step == 0:
-                    raise
-                break
-            batch, index = without_groups(data)
-            if self._recorded.must_be_checked:
-                self._recorded.sites(*keras.utils.unpack_x_y_sample_weight(batch))
-            due = logger.is_due()
-            logs = self._recorded(batch, index, spec) if due else self._plain(iter([batch]))
-            logger.advance()
-        return logs
-
-    @functools.cached_property
-    def _plain(self):
-        model = self._model
-        if model.steps_per_execution > 1:
-            self._counter = tf.Variable(0, dtype=tf.int64, trainable=False)
-
-        def plain_step(data):
-            if self._counter is not None:
-                self._counter.assign_add(1)
-            return model.train_step(_plain_batch(data))
-
-        return model._make_function(plain_step)
-
-
-class RecordedSteps:
-    """The compiled function of one recorded step, and what is watched in it.
-
-    Args:
-        model: `SpectralModel`.
-    """
-
-    def __init__(self, model):
-        self._model = model
-        self._sites: Any = None
-        self._members: Any = None
-        self._taken: Any = None
-        self._bypass_reported = False
-        self._functions = {}
-
-    def __call__(self, batch, index, spec=None):
-        """Run one step, hand its record over, and return what Keras wants to know.
-
-        Args:
-            batch: Plain batch.
-            index: Integer tensor `[n]`, the number of each example, or `None`.
-            spec: Structure of `TensorSpec` of all batches, or `None` if only this one is known.
-
-        Returns:
-            Dictionary of metric values.
-        """
-        logger = self._model.spectral_logger
-        members = logger.members(index)
-        given = None if members is None else members.astype("uint8")
-        found = self._run(batch, given, spec)
-        if "factors" not in found:
-            self._report_bypassed()
-            return found["logs"]
-        names = [(site.path, name) for site in self._sites for name, _ in site.weights]
-        factors = {name: found["factors"][name] for name in names if name in found["factors"]}
-        logger.update_state(factors, int(found["n"]), members)
-        return found["logs"]
-
-    @property
-    def is_running(self):
-        """Whether a recorded step is being traced, or run eagerly."""
-        return self._taken is not None
-
-    @property
-    def per_example(self):
-        """Whether gradients are found by differentiating every example."""
-        return self._model.spectral_logger.settings.gradients == "per_example"
-
-    @property
-    def must_be_checked(self):
-        """Whether `strict` asks for `sites` before any step is run, also one that is not due."""
-        return self._sites is None and self._model.spectral_logger.settings.strict
-
-    def sites(self, x, y, sample_weight):
-        """Return the sites to watch, found out when the first step is traced.
-
-        Args:
-            x: Inputs.
-            y: Targets.
-            sample_weight: Weights, or `None`.
-        """
-        if self._sites is None:
-            self._sites = self._trainable_sites(x, y, sample_weight)
-        return self._sites
-
-    def take(self, watched, n, scale):
-        """Take what a recorded step has found.
-
-        Args:
-            watched: `WatchedPass`.
-            n: Scalar integer tensor, the number of examples.
-            scale: Factor by which the loss was multiplied, or `None`.
-        """
-        factors = watched.factors(Backward(n, self._members, scale))
-        self._taken.update(n=n, factors=factors)
-
-    def _run(self, batch, members, spec):
-        if self._model.run_eagerly:
-            return self._step(batch, members)
-        batch, members = (keras.tree.map_structure(_tensor, part) for part in (batch, members))
-        if spec is None:
-            return self._compiled(batch, members)
-        # Traced as Keras traces the plain function: another shape, known or unknown, is another
-        # graph, which may round differently.
-        key = repr((spec, None if members is None else members.shape[1]))
-        if key not in self._functions:
-            groups = None if members is None else tf.TensorSpec([None, members.shape[1]], tf.uint8)
-            self._functions[key] = self._compiled.get_concrete_function(spec, groups)
-        return self._functions[key](batch, members)
-
-    @functools.cached_property
-    def _compiled(self):
-        jit = self._model.jit_compile
-        return tf.function(self._step, reduce_retracing=True, jit_compile=jit, autograph=False)
-
-    def _step(self, batch, members):
-        return self._model.distribute_strategy.run(self._watched_step, args=(batch, members))
-
-    def _watched_step(self, batch, members):
-        with self._running(members) as taken:
-            logs = self._model.train_step(batch)
-        return {"logs": logs, **taken}
-
-    @contextlib.contextmanager
-    def _running(self, members):
-        self._members, self._taken = members, {}
-        try:
-            yield self._taken
-        finally:
-            self._members = self._taken = None
-
-    def _trainable_sites(self, x, y, sample_weight):
-        model = self._model
-        if not all(layer.built for layer in model._flatten_layers()):
-            model._symbolic_build(data_batch=(x, y, sample_weight))
-        settings = model.spectral_logger.settings
-        trainable = {id(weight) for weight in model.trainable_weights}
-        sites = watched_sites(model, settings)
-        sites = [s for s in sites if any(id(variable) in trainable for _, variable in s.weights)]
-        return aligned_sites(sites, model._forward, x, settings.strict)
-
-    def _report_bypassed(self):
-        if self._bypass_reported:
-            return
-        self._bypass_reported = True
-        message = (
-            "`train_step` must call `super().train_step(data)` for its steps to be recorded. "
-            f"Received: {type(self._model).__name__}, whose `train_step` does not."
-        )
-        if self._model.spectral_logger.settings.strict:
-            raise UnsupportedLayerError(f"{message} Try overriding `compute_loss` instead.")
-        warnings.warn(f"{message} Nothing is recorded.", stacklevel=2)
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -504,13 +298,3 @@ def n_examples(x):
         Scalar integer tensor.
     """
     return tf.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
-
-
-def _tensor(value):
-    if value is None or isinstance(value, tf.experimental.Optional):  # as Keras takes these
-        return None
-    return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
-
-
-def _plain_batch(data):
-    return without_groups(data)[0]

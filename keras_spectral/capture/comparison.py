@@ -55,8 +55,7 @@ class Comparison:
     @property
     def tolerance(self):
         """The largest difference that rounding may make."""
-        coarse = self.site.layer.compute_dtype in {"float16", "bfloat16"}
-        return COARSE_TOLERANCE if coarse else TOLERANCE
+        return tolerance_of(self.site)
 
     @property
     def ok(self):
@@ -92,14 +91,38 @@ def comparisons(captured, forward, inputs):
     for members in (np.ones(run.n, bool), run.some):
         pairs = run.gradients(members)
         largest = max((np.linalg.norm(gradient) for _, gradient in pairs.values()), default=0)
-        for (site, name), (found, gradient) in pairs.items():
-            scale = max(np.linalg.norm(gradient), NEGLIGIBLE * largest) or 1.0
-            layouts = _layouts(site, name, gradient, found.shape)
-            differences[site, name].append(_difference(found, layouts, TOLERANCE * scale) / scale)
+        for (site, name), pair in pairs.items():
+            difference = relative_difference(site, name, *pair, NEGLIGIBLE * largest)
+            differences[site, name].append(difference)
     return [
         Comparison(site, name, dict(site.weights)[name], *both)
         for (site, name), both in differences.items()
     ]
+
+
+def tolerance_of(site):
+    """Return the largest relative difference that rounding may make in a layer.
+
+    Args:
+        site: `Site`.
+    """
+    coarse = site.layer.compute_dtype in {"float16", "bfloat16"}
+    return COARSE_TOLERANCE if coarse else TOLERANCE
+
+
+def relative_difference(site, name, found, gradient, least):
+    """Return how far a captured gradient is from another one, relative to its norm.
+
+    Args:
+        site: `Site`.
+        name: Name of the weight.
+        found: Array `[…, …]`, the captured gradient as a matrix.
+        gradient: Array of the shape of the weight.
+        least: Norm below which a gradient is not taken for the unit.
+    """
+    scale = max(np.linalg.norm(gradient), least) or 1.0
+    layouts = _layouts(site, name, gradient, found.shape)
+    return _difference(found, layouts, tolerance_of(site) * scale) / scale
 
 
 class _Run:
@@ -199,6 +222,7 @@ def _difference(found, layouts, tolerated):
     """Return the largest difference of entries or, if that is too large, of singular values."""
     if not all(np.isfinite(matrix).all() for matrix in (found, *layouts)):
         return np.inf
+    found, *layouts = (_without_zero_rows(m, found.shape) for m in (found, *layouts))
     entries = [np.abs(found - m).max() for m in layouts if m.shape == found.shape]
     if entries and min(entries) <= tolerated:
         return min(entries)
@@ -207,6 +231,14 @@ def _difference(found, layouts, tolerated):
         np.abs(_padded(sigma, s) - _padded(s, sigma)).max() for s in map(_singular_values, layouts)
     ]
     return min(entries + spectra)
+
+
+def _without_zero_rows(matrix, shape):
+    """Return a matrix of another shape than the one captured without rows that are zero."""
+    if matrix.shape == shape or matrix.shape[1:] != shape[1:]:
+        return matrix
+    there = matrix[matrix.any(axis=1)]
+    return there if len(there) == shape[0] else matrix
 
 
 def _singular_values(matrix):

@@ -1,0 +1,113 @@
+"""What is recorded is what trained: the captured gradients against those of the optimizer.
+
+A loss may reach a weight in other ways than through the output that is watched: a second backward
+pass, a call outside of `call`, a rule that is wrong for a subclass. So at the first recorded step
+the whole batch's gradient of every covered weight is held against the one that the optimizer
+received, less that of a weight regulariser, which belongs to no example.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_spectral.capture.calls import unscaled
+from keras_spectral.capture.comparison import NEGLIGIBLE, relative_difference, tolerance_of
+from keras_spectral.matrices.factors import WeightMatrices
+from keras_spectral.matrices.members import Members
+
+
+def trained_gradients(sites, weights, gradients, scale):
+    """Return the gradients of covered weights, as the optimizer receives them. Runs in the graph.
+
+    Args:
+        sites: List of `Site`.
+        weights: List of variables.
+        gradients: List of their gradients, `None` where there is none.
+        scale: Factor by which the loss was multiplied for mixed precision, or `None`.
+
+    Returns:
+        Dictionary `(layer path, weight name) -> list of tensors` that a captured gradient may
+        equal: the gradient, and the gradient less that of a weight regulariser.
+    """
+    by_variable = {id(v): g for v, g in zip(weights, gradients, strict=True) if g is not None}
+    found = {}
+    for site in sites:
+        for name, variable in site.weights:
+            gradient = by_variable.get(id(variable))
+            if gradient is None:
+                continue
+            found[site.path, name] = [_unscaled(gradient, scale)]
+            penalty = _penalty_gradient(variable)
+            if penalty is not None:
+                dense = tf.convert_to_tensor(found[site.path, name][0])
+                found[site.path, name].append(dense - tf.cast(penalty, dense.dtype))
+    return found
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def mismatches(sites, factors, trained, mask):
+    """Return the layers of which something else would be recorded than what trained them.
+
+    Args:
+        sites: List of `Site`.
+        factors: Dictionary `(layer path, weight name) -> Factors` of one step.
+        trained: What `trained_gradients` returned in that step.
+        mask: Boolean array `[n, g - 1]`.
+
+    Returns:
+        Dictionary from layer paths to the relative differences; or `None` if there are NaN or Inf,
+        as in the first steps of a scaled loss: ask again at the next step.
+    """
+    members, found = Members.of(mask), {}
+    for site in sites:
+        names = [name for name, _ in site.weights if (site.path, name) in factors]
+        pairs = {
+            name: (
+                WeightMatrices(factors[site.path, name]).gradient(members, 0),
+                [_array(gradient) for gradient in trained.get((site.path, name), [])],
+            )
+            for name in names
+        }
+        everything = [a for g, several in pairs.values() for a in (g, *several)]
+        if not all(np.isfinite(a).all() for a in everything):
+            return None
+        largest = max((np.linalg.norm(a) for a in everything), default=0.0)
+        differences = [
+            relative_difference(site, name, own, one, NEGLIGIBLE * largest)
+            for name, (own, several) in pairs.items()
+            for one in [_nearest(own, several)]
+        ]
+        if max(differences, default=0.0) > tolerance_of(site):
+            found[site.path] = max(differences)
+    return found
+
+
+def _nearest(own, several):
+    """Return the gradient whose norm is nearest to that of the captured one; zero if none."""
+    if not several:
+        return np.zeros(own.shape)
+    norm = np.linalg.norm(own)
+    return min(several, key=lambda gradient: abs(np.linalg.norm(gradient) - norm))
+
+
+def _unscaled(gradient, scale):
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            unscaled(gradient.values, scale), gradient.indices, gradient.dense_shape
+        )
+    return unscaled(gradient, scale)
+
+
+def _penalty_gradient(variable):
+    """Return the gradient of the weight regulariser of a variable, or `None`."""
+    if getattr(variable, "regularizer", None) is None:
+        return None
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        value = tf.convert_to_tensor(variable.value)
+        tape.watch(value)
+        penalty = variable.regularizer(value)
+    return tape.gradient(penalty, value)
+
+
+def _array(gradient):
+    return np.asarray(keras.ops.convert_to_numpy(tf.convert_to_tensor(gradient)), dtype=float)
