@@ -7,6 +7,7 @@ factors of that step. Both are built when they are first needed.
 
 import contextlib
 import functools
+import time
 import warnings
 import weakref
 from typing import Any
@@ -53,7 +54,8 @@ class HostChoice:
             plain = self._plain
             if self._counter is not None:
                 self._counter.assign(0)
-            logs = plain(iterator)
+            with self._timed(recorded=False, steps=steps):
+                logs = plain(iterator)
             # The last execution of an epoch may be shorter.
             logger.advance(steps if self._counter is None else int(self._counter))
             return logs
@@ -72,9 +74,24 @@ class HostChoice:
             if self._recorded.must_be_checked:
                 self._recorded.sites(*keras.utils.unpack_x_y_sample_weight(batch))
             due = logger.is_due()
-            logs = self._recorded(batch, index, spec) if due else self._plain(iter([batch]))
+            with self._timed(due):
+                logs = self._recorded(batch, index, spec) if due else self._plain(iter([batch]))
             logger.advance()
         return logs
+
+    @contextlib.contextmanager
+    def _timed(self, recorded, steps=1):
+        """Tell the schedule how long a step takes, its spectra included, if it asks for that."""
+        logger = self._model.spectral_logger
+        if not logger.is_timed:
+            yield
+            return
+        begin = time.perf_counter()
+        yield
+        tf.test.experimental.sync_devices()
+        if recorded:
+            logger.wait()
+        logger.observe((time.perf_counter() - begin) / steps, recorded)
 
     def _spec(self, iterator):
         """Return `(spec, key)` of the plain batches of an iterator, kept while it is the same."""

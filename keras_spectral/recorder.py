@@ -3,11 +3,15 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 
 from keras_spectral.errors import RecordingError
 from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog
 from keras_spectral.solver import Solver
+
+MS_OF_A_MULTIPLICATION = 1.7e-8
+"""Milliseconds of one core for a multiplication of a float64 product, about."""
 
 
 class SpectralLogger:
@@ -21,6 +25,7 @@ class SpectralLogger:
         predecessor: A logger whose log and step count this one continues, or `None`.
 
     Attributes:
+        schedule: Function `(step, epoch, batch) -> bool`.
         step: Batches seen over the whole life of the model.
         epoch: Number of the epoch in the current `fit`.
         batch: Batches seen in this epoch.
@@ -30,12 +35,14 @@ class SpectralLogger:
 
     def __init__(self, settings, predecessor=None):
         self.settings = settings
+        self.schedule = _schedule(settings, predecessor)
         self.step = 0 if predecessor is None else predecessor.step
         self.epoch = self.batch = 0
         self.membership = Membership.of(None)
         self.nonfinite = 0 if predecessor is None else predecessor.nonfinite
         self._log = SpectralLog() if predecessor is None else predecessor.result()
         self._solver = Solver(settings)
+        self._interval_is_new = False
 
     def begin_epoch(self, epoch, optimizer=None):
         """Start counting batches of an epoch.
@@ -58,8 +65,8 @@ class SpectralLogger:
         Args:
             steps: Number of steps.
         """
-        every = self.settings.every
-        return any(every(self.step + k, self.epoch, self.batch + k) for k in range(steps))
+        due = self.schedule
+        return any(due(self.step + k, self.epoch, self.batch + k) for k in range(steps))
 
     def advance(self, steps=1):
         """Count steps that have been run.
@@ -114,6 +121,72 @@ class SpectralLogger:
         self._log = SpectralLog()
         self.nonfinite = 0
 
+    def wait(self):
+        """Wait until the recorded steps have cost all that they cost."""
+        self._solver.wait()
+
+    def observe(self, seconds, recorded):
+        """Take the time of a step, if the schedule asks for it.
+
+        Args:
+            seconds: Seconds that it took, until its spectra were there.
+            recorded: Whether it was recorded.
+        """
+        if self.is_timed and self.schedule.observe(seconds, recorded):
+            found = self.schedule
+            facts = {"plain_step_ms": 1e3 * found.plain, "recording_ms": 1e3 * found.extra}
+            self._log.provenance["schedule"] = {
+                "fraction": found.fraction,
+                "interval": found.interval,
+                **{name: round(value, 3) for name, value in facts.items()},
+            }
+            self._interval_is_new = True
+
+    def new_interval(self):
+        """Return a line about an interval that was found since the last call, or `None`."""
+        if not self._interval_is_new:
+            return None
+        self._interval_is_new = False
+        found, table = self.schedule, self.plan_table()
+        costly = table.loc[table["ms"].idxmax()]
+        share = costly["ms"] / max(table["ms"].sum(), 1e-9)
+        return (
+            f"Spectra of every {found.interval}. step are recorded: recording takes "
+            f"{1e3 * found.extra:.1f} ms beside {1e3 * found.plain:.1f} ms of a plain step, "
+            f"{share:.0%} of it for the {costly['quantity']} of {costly['layer']!r}. "
+            "To record more often, try fewer `layers` or `quantities`, or `top_k`; to record "
+            "every step whatever it takes, `spectra=1`."
+        )
+
+    def plan_table(self):
+        """Return how spectra of the last recorded step were found, or `None` before the first.
+
+        Returns:
+            DataFrame, see `SpectralModel.spectral_plan`.
+        """
+        self.result()
+        plan = self._solver.plan
+        if plan is None:
+            return None
+        columns = ["layer", "weight", "quantity", "method", "where", "ms", "reason"]
+        rows = [
+            (
+                *c.weight,
+                c.quantity,
+                c.method,
+                c.where,
+                round(MS_OF_A_MULTIPLICATION * c.cost, 3),
+                c.reason,
+            )
+            for c in plan.choices
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def is_timed(self):
+        """Whether the schedule still wants to know how long steps take."""
+        return getattr(self.schedule, "interval", 1) is None
+
     def _append(self, made):
         for new in made:
             self._log.append(new)
@@ -131,6 +204,14 @@ class SpectralLogger:
                 "training goes on; said once, counted in `model.spectral_logger.nonfinite`.",
                 stacklevel=2,
             )
+
+
+def _schedule(settings, predecessor):
+    """Return the schedule of a recording; an interval that was found before is kept."""
+    if predecessor is not None and predecessor.settings.every == settings.every:
+        return predecessor.schedule
+    started = getattr(settings.every, "started", None)
+    return settings.every if started is None else started()
 
 
 def require_one_replica(strategy):

@@ -14,6 +14,7 @@ Example:
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from numbers import Real
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,102 @@ class logarithmic:
         return step in self._among
 
 
-BY_NAME = {schedule.__name__: schedule for schedule in (every, epochs, at, logarithmic)}
+@dataclass(frozen=True)
+class budget:
+    """Record as often as a part of the training time allows, at regular intervals.
+
+    The first steps are timed: plain ones, and recorded ones until their spectra are there. Then
+    every `interval`-th step is recorded, with the smallest interval of 1, 2, 5, 10, 20, 50, … by
+    which recording takes at most `fraction` of the time of plain training. The steps that were
+    timed are paid off first.
+
+    Args:
+        fraction: Part of the time of plain training that recording may take, above 0, below 10.
+        interval: The interval, if it was found before, as by the first fold of a study; `None` to
+            find it.
+    """
+
+    fraction: float = 0.1
+    interval: int | None = None
+
+    def __post_init__(self):
+        is_number = isinstance(self.fraction, Real) and not isinstance(self.fraction, bool)
+        if not is_number or not 0 < self.fraction < 10:
+            raise SettingsError(
+                "`fraction` must be a number above 0 and below 10. "
+                f"Received: fraction={self.fraction!r}. Try fraction=0.1, a tenth."
+            )
+        if self.interval is not None:
+            _require_positive("interval", self.interval)
+
+    def __call__(self, step, epoch, batch):
+        """Tell whether `step` is due by the interval found before, or is one of the first timed."""
+        return step % (self.interval or TIMED_EVERY) == 0
+
+    def started(self):
+        """Return the schedule that a recording follows: one that times steps, if it must."""
+        return self if self.interval else Budgeted(self.fraction)
+
+
+TIMED_EVERY = 10
+"""Steps between the recorded steps that are timed."""
+
+TIMED = 3
+"""Recorded steps of which the times are taken; the first of these is traced and does not count."""
+
+
+class Budgeted:
+    """A schedule that finds its interval from the times of the first steps.
+
+    Args:
+        fraction: As in `budget`.
+
+    Attributes:
+        interval: Steps between recorded steps; `None` until it is found.
+        plain: Seconds of a plain step, once the interval is found.
+        extra: Seconds that a recorded step takes besides, likewise.
+    """
+
+    def __init__(self, fraction):
+        self.fraction = fraction
+        self.interval = self.plain = self.extra = None
+        self._first = None
+        self._seconds = {False: [], True: []}
+
+    def __call__(self, step, epoch, batch):
+        """Tell whether `step` is timed, or due by the interval and paid for."""
+        if self._first is None:
+            self._first = step
+        if self.interval is None:
+            return (step - self._first) % TIMED_EVERY == 0
+        if step % self.interval:
+            return False
+        n_recorded, n_steps = len(self._seconds[True]) + 1, step - self._first + 1
+        return n_recorded * self.extra <= self.fraction * self.plain * n_steps
+
+    def observe(self, seconds, recorded):
+        """Take the time of a step.
+
+        Args:
+            seconds: Seconds that it took, until its spectra were there.
+            recorded: Whether it was recorded.
+
+        Returns:
+            Whether the interval has just been found.
+        """
+        self._seconds[recorded].append(seconds)
+        if self.interval is not None or len(self._seconds[True]) < TIMED:
+            return False
+        plain, of_recorded = self._seconds[False][1:], self._seconds[True][1:]
+        self.plain = median(plain)
+        self.extra = max(0.0, min(of_recorded) - self.plain)
+        allowed = self.fraction * self.plain
+        steps = (lead * 10**power for power in range(9) for lead in (1, 2, 5))
+        self.interval = next(n for n in steps if self.extra <= allowed * n or n >= 10**8)
+        return True
+
+
+BY_NAME = {schedule.__name__: schedule for schedule in (every, epochs, at, logarithmic, budget)}
 
 
 def to_config(schedule) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class Spectra:
         """Return settings from what `compile(spectra=…)` accepts.
 
         Args:
-            value: A `Spectra`, an integer `n` (every n-th step), a schedule, or `None`.
+            value: A `Spectra`, an integer `n` (every n-th step), a schedule, `"auto"` (the schedule
+                `budget(0.1)`), or `None`.
 
         Returns:
             A `Spectra`, or `None` for a model that records nothing.
@@ -102,10 +103,12 @@ class Spectra:
         """
         if value is None or isinstance(value, cls):
             return value
+        if isinstance(value, str) and value == "auto":
+            return cls(every=schedules.budget())
         if callable(value) or (isinstance(value, int) and not isinstance(value, bool)):
             return cls(every=value)
         raise SettingsError(
-            "`spectra` must be a `Spectra`, an integer, a schedule or None. "
+            '`spectra` must be a `Spectra`, an integer, a schedule, "auto" or None. '
             f"Received: spectra={value!r}. Try `spectra=ks.Spectra(every=1)`."
         )
 

@@ -1,6 +1,7 @@
 """The thread that finds the spectra of recorded steps, beside training."""
 
 import collections
+import concurrent.futures
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,11 @@ class Solver:
         given = Step(step, epoch, factors, mask, shares)
         self._submit(_nbytes(factors), functools.partial(self._add, given, membership))
 
+    @property
+    def plan(self):
+        """`Plan` of the last step that was reduced, or `None`."""
+        return self._batching.last_plan
+
     def done(self):
         """Return what has been made so far of the steps handed over, each once.
 
@@ -61,6 +67,10 @@ class Solver:
             self._take(self._jobs[0][1])
         made, self._made = self._made, []
         return made
+
+    def wait(self):
+        """Wait until everything handed over is reduced, and what is large is solved."""
+        concurrent.futures.wait([job for _, job in self._jobs])
 
     def rest(self):
         """Wait until everything handed over is solved.

@@ -1,5 +1,6 @@
 """Training: what `SpectralModel` adds to `keras.Model`."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -10,7 +11,7 @@ from keras_spectral.arguments import bound, callbacks_of, with_callback
 from keras_spectral.batches import grouped_inputs, plain_batch, plain_inputs
 from keras_spectral.capture.sites import require_known_layers
 from keras_spectral.capture.watching import watched_pass
-from keras_spectral.errors import SettingsError
+from keras_spectral.errors import RecordingError, SettingsError
 from keras_spectral.execution import HostChoice, RecordedSteps
 from keras_spectral.groups import Membership
 from keras_spectral.introspection import introspect
@@ -32,13 +33,14 @@ class SpectralTraining:
     evaluation_log = None
     _recorded_steps: Any = None
 
-    def compile(self, *args, spectra=1, **kwargs):
+    def compile(self, *args, spectra="auto", **kwargs):
         """Configure the model for training as `keras.Model.compile` does, and what to record.
 
         Args:
             *args: As in `keras.Model.compile`.
-            spectra: A `Spectra`, an integer `n` (every n-th step), a schedule, or `None` for a
-                plain model. What was recorded before is kept.
+            spectra: A `Spectra`, an integer `n` (every n-th step), a schedule, `None` for a plain
+                model, or `"auto"`: as often as a tenth of the training time allows, see
+                `schedules.budget`. What was recorded before is kept.
             **kwargs: As in `keras.Model.compile`.
 
         Raises:
@@ -60,6 +62,30 @@ class SpectralTraining:
                 "`spectra=None`, or not compiled. Try `model.compile(…, spectra=1)`."
             )
         return self.spectral_logger.result()
+
+    def spectral_plan(self, print_fn=print):
+        """Print how the spectra of the last recorded step are found, and what that takes.
+
+        Args:
+            print_fn: Function that takes the text; `None` prints nothing.
+
+        Returns:
+            DataFrame with one row per weight and quantity, in the order of the log: `layer`,
+            `weight`, `quantity`, `method`, `where` (the device), `ms` (expected milliseconds of one
+            core) and `reason`.
+
+        Raises:
+            RecordingError: If no step was recorded yet: shapes and groups are not known.
+        """
+        table = None if self.spectral_logger is None else self.spectral_logger.plan_table()
+        if table is None:
+            raise RecordingError(
+                "`spectral_plan` must follow a recorded step, whose shapes it is made of. "
+                "Received: a model that has recorded none. Try `model.fit` on a few batches."
+            )
+        if print_fn is not None:
+            print_fn(table.to_string(index=False))
+        return table
 
     def fit(self, x=None, y=None, *args, groups=None, **kwargs):
         """Train the model as `keras.Model.fit` does, and record spectra per group.
@@ -276,7 +302,13 @@ class _Epochs(keras.callbacks.Callback):
         self._logger.begin_epoch(epoch, getattr(self.model, "optimizer", None))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Put the summaries named in `Spectra(show=…)` into the epoch's logs."""
+        """Put the summaries named in `Spectra(show=…)` into the epoch's logs.
+
+        Says once which interval a budget led to.
+        """
+        found = self._logger.new_interval()
+        if found and self.params.get("verbose"):
+            print(f"\n{found}", file=sys.stderr)
         names = self._logger.settings.show
         if not names or logs is None:
             return

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import keras_spectral as ks
-from keras_spectral.capture.rule import own_variables
+from keras_spectral.capture.keras_layers import own_variables
 from keras_spectral.capture.sites import sites
 from tests.oracles.mlp import singular_values
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_spectral as ks
 from keras_spectral.capture.alignment import aligned_sites
-from keras_spectral.capture.rule import Backward
+from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import sites
 from keras_spectral.capture.watching import WatchedForward
 from keras_spectral.spectra.matrices import group_matrix

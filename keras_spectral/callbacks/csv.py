@@ -82,8 +82,7 @@ class SpectralCSVLogger(keras.callbacks.Callback):
             self._writes_for = self.model
         if self._log is not log:
             self._log, self._written = log, log.lengths
-        provenance = log.provenance if self._run is None else {**log.provenance, "run": self._run}
-        write_json(provenance, json_path(self.filename))
+        self._write_provenance()
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the rows that were recorded in this epoch.
@@ -124,6 +123,11 @@ class SpectralCSVLogger(keras.callbacks.Callback):
             )
         else:
             self._written = log.lengths
+
+    def _write_provenance(self):
+        log = self.model.spectral_log
+        provenance = log.provenance if self._run is None else {**log.provenance, "run": self._run}
+        write_json(provenance, json_path(self.filename))
 
     def _flush_when_due(self, batch, logs=None):
         if (batch + 1) % self._every == 0:

@@ -96,6 +96,14 @@ class WeightMatrices:
         return self.adjoint.gradient_shape(self.activation.width)[::-1]
 
     @property
+    def device(self):
+        """Name of the device of the tensors, such as `"CPU:0"`."""
+        leaves = [
+            x for x in tf.nest.flatten(self._factors, expand_composites=True) if x is not None
+        ]
+        return ":".join(leaves[0].device.split(":")[-2:]) if tf.is_tensor(leaves[0]) else "CPU:0"
+
+    @property
     def is_float64(self):
         """Whether any of the tensors is float64."""
         leaves = tf.nest.flatten(self._factors, expand_composites=True)

@@ -91,6 +91,9 @@ class Batching:
 
     Args:
         settings: `Spectra`.
+
+    Attributes:
+        last_plan: `Plan` of the last step, or `None`.
     """
 
     def __init__(self, settings):
@@ -98,6 +101,7 @@ class Batching:
         self._plans = {}
         self._state = {}
         self._waiting = []
+        self.last_plan: Any = None
 
     def add(self, step):
         """Reduce a recorded step.
@@ -112,6 +116,7 @@ class Batching:
         plan = self.plan(weights, step)
         if not plan.series:
             return []
+        self.last_plan = plan
         members = Members.of(step.mask)
         with _quietly():
             statistics = parallel(

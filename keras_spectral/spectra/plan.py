@@ -27,6 +27,7 @@ class Choice(NamedTuple):
         method: `"row_gram"`, `"feature_gram"`, `"gram_of_each"`, `"subspace"` or `"svd"`.
         cost: Multiplications of a float64 product that it is expected to take as long as.
         reason: Why, in a sentence.
+        where: The device on which products are made.
     """
 
     weight: tuple
@@ -34,6 +35,7 @@ class Choice(NamedTuple):
     method: str
     cost: float
     reason: str
+    where: str
 
 
 class Series(NamedTuple):
@@ -130,15 +132,15 @@ def sizes_of(matrices, quantity, examples):
 
 
 def _choice(weight, matrices, quantity, method, columns, examples):
-    sizes = sizes_of(matrices, quantity, examples)
+    sizes, where = sizes_of(matrices, quantity, examples), matrices.device
     if _is_known(matrices, quantity):
         cost = float(sizes.rows[0])
-        return Choice(weight, quantity, "svd", cost, "its singular values are known: counts")
+        return Choice(weight, quantity, "svd", cost, "its singular values are known: counts", where)
     if method == "svd":
-        return Choice(weight, quantity, "svd", svd.cost(sizes), 'method="svd" was asked for')
+        return Choice(weight, quantity, "svd", svd.cost(sizes), 'method="svd" was asked for', where)
     if method == "auto" and matrices.is_float64:
         reason = "float64 data, of whose digits a Gram matrix keeps half"
-        return Choice(weight, quantity, "svd", svd.cost(sizes), reason)
+        return Choice(weight, quantity, "svd", svd.cost(sizes), reason, where)
     costs = {"feature_gram": feature_gram.cost(sizes)}
     if quantity != "gradient":
         costs["row_gram"] = row_gram.cost(sizes)
@@ -148,7 +150,7 @@ def _choice(weight, matrices, quantity, method, columns, examples):
     if columns and _has_subspace(matrices, quantity):
         costs["subspace"] = subspace.cost(sizes, columns)
     chosen = min(costs, key=lambda name: (costs[name], name != "row_gram"))
-    return Choice(weight, quantity, chosen, costs[chosen], _reason(chosen, costs, sizes))
+    return Choice(weight, quantity, chosen, costs[chosen], _reason(chosen, costs, sizes), where)
 
 
 def _reason(chosen, costs, sizes):
