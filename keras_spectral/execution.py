@@ -22,6 +22,7 @@ from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import watched_sites
 from keras_spectral.capture.verification import mismatches, trained_gradients
 from keras_spectral.errors import UnsupportedLayerError
+from keras_spectral.solver import alone
 
 
 class HostChoice:
@@ -145,7 +146,7 @@ class RecordedSteps:
         """
         logger = self._model.spectral_logger
         members = logger.members(index)
-        given = None if members is None else members.astype("uint8")
+        given = None if members is None else tf.constant(members, tf.uint8)
         found = self._run(batch, given, spec)
         if "factors" not in found:
             self._report_bypassed()
@@ -205,7 +206,7 @@ class RecordedSteps:
     def _run(self, batch, members, spec):
         if self._model.run_eagerly:
             return self._step(batch, members)
-        batch, members = (keras.tree.map_structure(_tensor, part) for part in (batch, members))
+        batch = keras.tree.map_structure(_tensor, batch)
         if spec is None:
             return self._compiled(batch, members)
         # Traced as Keras traces the plain function: another shape, known or unknown, is another
@@ -251,7 +252,7 @@ class RecordedSteps:
     def _verify(self, factors, trained, members, n):
         """Drop layers of which something else would be recorded than what trained them."""
         mask = np.zeros((n, 0), bool) if members is None else members
-        found = mismatches(self._sites, factors, trained, mask)
+        found = alone(functools.partial(mismatches, self._sites, factors, trained, mask))
         if found is None:
             return
         self._verified = True
@@ -287,6 +288,8 @@ class RecordedSteps:
 
 
 def _tensor(value):
+    if isinstance(value, tf.Tensor):
+        return value
     if value is None or isinstance(value, tf.experimental.Optional):  # as Keras takes these
         return None
     return value if tf.is_tensor(value) else tf.convert_to_tensor(value)

@@ -6,8 +6,6 @@ import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-import tensorflow as tf
 import threadpoolctl
 
 from keras_spectral.records import log_of
@@ -44,8 +42,10 @@ class Solver:
             membership: `Membership` of the training examples.
         """
         shares = membership.shares if mask.shape[1] else ()
+        factors = {name: own.on_host() for name, own in factors.items()}
         given = Step(step, epoch, factors, mask, shares)
-        self._submit(_nbytes(factors), functools.partial(self._add, given, membership))
+        n_bytes = sum(own.nbytes for own in factors.values())
+        self._submit(n_bytes, functools.partial(self._add, given, membership))
 
     @property
     def plan(self):
@@ -101,7 +101,7 @@ class Solver:
         return len(self._jobs) > 1 and sum(size for size, _ in self._jobs) > BACKLOG_BYTES
 
     def _submit(self, n_bytes, job):
-        self._jobs.append((n_bytes, solving_thread(os.getpid()).submit(_alone, job)))
+        self._jobs.append((n_bytes, solving_thread(os.getpid()).submit(_with_one_core, job)))
 
     def _add(self, step, membership):
         before = [] if membership is self._membership else self._rest()
@@ -126,7 +126,16 @@ def solving_thread(pid):
     return ThreadPoolExecutor(1, "keras_spectral")
 
 
-def _alone(job):
+def alone(job):
+    """Return what a function returns, run in the thread: BLAS leaves other cores to training.
+
+    Args:
+        job: Function without arguments.
+    """
+    return solving_thread(os.getpid()).submit(_with_one_core, job).result()
+
+
+def _with_one_core(job):
     # BLAS threads wait by spinning, on the cores that training needs.
     with _blas().limit(limits=1, user_api="blas"):
         return job()
@@ -135,8 +144,3 @@ def _alone(job):
 @functools.cache
 def _blas():
     return threadpoolctl.ThreadpoolController()
-
-
-def _nbytes(factors):
-    leaves = tf.nest.flatten(list(factors.values()), expand_composites=True)
-    return sum(x.dtype.size * int(np.prod(x.shape)) for x in leaves if x is not None)

@@ -51,6 +51,15 @@ class Factors(NamedTuple):
         there = self.activation is not None, self.adjoint is not None, True
         return tuple(itertools.compress(QUANTITIES, there))
 
+    def on_host(self):
+        """Return the same of arrays: what lies in the memory of the host is seen without a copy."""
+        return Factors(*(array(part) if isinstance(part, tf.Tensor) else part for part in self))
+
+    @property
+    def nbytes(self):
+        """Bytes of all parts."""
+        return sum(_nbytes(part) for part in self)
+
 
 class WeightMatrices:
     """The matrices of one weight in one recorded step, on the host.
@@ -106,8 +115,8 @@ class WeightMatrices:
     @property
     def is_float64(self):
         """Whether any of the tensors is float64."""
-        leaves = tf.nest.flatten(self._factors, expand_composites=True)
-        return any(leaf is not None and leaf.dtype == tf.float64 for leaf in leaves)
+        leaves = tf.nest.flatten(list(self._factors), expand_composites=True)
+        return any(leaf is not None and leaf.dtype == np.float64 for leaf in leaves)
 
     def width(self, quantity):
         """Return the largest number of singular values that the features allow.
@@ -185,7 +194,14 @@ def as_matrix(part):
     Args:
         part: Of `Factors`: a tensor `[n, s, w]`, or a form of its own.
     """
-    return Rows(part) if tf.is_tensor(part) or isinstance(part, np.ndarray) else part
+    return Rows(part) if isinstance(part, np.ndarray | tf.Tensor) else part
+
+
+def _nbytes(part):
+    if part is None or isinstance(part, np.ndarray):
+        return 0 if part is None else part.nbytes
+    leaves = tf.nest.flatten(part, expand_composites=True)
+    return sum(x.dtype.size * math.prod(x.shape) for x in leaves)
 
 
 def joined_calls(calls):

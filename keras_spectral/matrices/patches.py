@@ -152,7 +152,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
 
     def _filter_gradient(self, delta, examples):
         """Return the sum over all calls of `AᵀΔ [k c, o]`, for `Δ [n, s, o]`."""
-        delta = taken(array(delta), examples)
+        delta = taken(delta if isinstance(delta, np.ndarray) else array(delta), examples)
         dtype = tf.float64 if delta.dtype in (np.float64, tf.float64) else tf.float32
         o, begin, total = delta.shape[-1], 0, None
         for x, windows in self._calls():
