@@ -1,6 +1,5 @@
 """Training: what `SpectralModel` adds to `keras.Model`."""
 
-import sys
 import warnings
 from typing import Any
 
@@ -11,6 +10,7 @@ from keras_spectral.arguments import bound, callbacks_of, with_callback
 from keras_spectral.batches import grouped_inputs, plain_batch, plain_inputs
 from keras_spectral.capture.sites import require_known_layers
 from keras_spectral.capture.watching import watched_pass
+from keras_spectral.epochs import EpochTeller
 from keras_spectral.errors import RecordingError, SettingsError
 from keras_spectral.execution import HostChoice, RecordedSteps
 from keras_spectral.groups import Membership
@@ -119,7 +119,9 @@ class SpectralTraining:
         if self._recorded_steps is not None:
             self._recorded_steps.begin()
         callbacks = callbacks_of(arguments.get("callbacks"))
-        arguments["callbacks"] = with_callback(arguments.get("callbacks"), _Epochs(logger), self)
+        arguments["callbacks"] = with_callback(
+            arguments.get("callbacks"), EpochTeller(logger), self
+        )
         log = logger.result()
         made = provenance(self, logger.settings, x, y, membership)
         log.provenance = continued(log.provenance, made)
@@ -283,41 +285,6 @@ class SpectralTraining:
         )
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
-
-
-class _Epochs(keras.callbacks.Callback):
-    """Keras tells callbacks alone which epoch it is in, and takes named summaries from them.
-
-    Args:
-        logger: `SpectralLogger`.
-    """
-
-    def __init__(self, logger):
-        super().__init__()
-        self._logger = logger
-        self._seen = len(logger.result())
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Start an epoch, after callbacks that restore an interrupted training had their turn."""
-        self._logger.begin_epoch(epoch, getattr(self.model, "optimizer", None))
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Put the summaries named in `Spectra(show=…)` into the epoch's logs.
-
-        Says once which interval a budget led to.
-        """
-        found = self._logger.new_interval()
-        if found and self.params.get("verbose"):
-            print(f"\n{found}", file=sys.stderr)
-        names = self._logger.settings.show
-        if not names or logs is None:
-            return
-        log = self._logger.result()
-        new, self._seen = log.after(self._seen), len(log)
-        table = new.summary(*names)
-        table = table[table["quantity"] == "gradient"]
-        for group, rows in table.groupby("group", sort=False):
-            logs.update({f"{name}_{group}": float(rows[name].mean()) for name in names})
 
 
 def n_examples(x):

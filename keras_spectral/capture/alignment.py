@@ -59,8 +59,9 @@ def aligned_sites(sites, forward, x, strict=False):
             break
         except LayerRuleError:
             raise
-        except Exception:  # of any kind: models do what they like
-            continue
+        except Exception:
+            if _can_be_traced(forward, x, size):
+                raise
     else:  # no graph can be made: rows are counted as they come
         return sites
     left_out = {site: NO_EXAMPLES for site in astray}
@@ -71,6 +72,15 @@ def aligned_sites(sites, forward, x, strict=False):
             raise UnsupportedLayerError(f"{message} Try `strict=False`, or other `layers`.")
         warnings.warn(message, stacklevel=2)
     return [site for site in sites if site not in left_out]
+
+
+def _can_be_traced(forward, x, size):
+    """Return whether the model itself does with such a batch in a graph, if nothing watches."""
+    try:
+        tf.function(forward, autograph=False).get_concrete_function(_trial_specs(x, size))
+    except Exception:  # of any kind: models do what they like
+        return False
+    return True
 
 
 def _runs_a_fused_kernel(site):
@@ -117,8 +127,7 @@ def _astray(sites, forward, x, size):
         found.extend(site for site in sites if _is_used_elsewhere(site, spans, outputs))
         return tf.constant(0)
 
-    spec = keras.tree.map_structure(lambda tensor: _trial_spec(tensor, size), x)
-    tf.function(trial).get_concrete_function(spec)
+    tf.function(trial, autograph=False).get_concrete_function(_trial_specs(x, size))
     return found
 
 
@@ -175,6 +184,10 @@ def _reaches(operation, ends):
                 seen.add(user)
                 waiting.append(user)
     return False
+
+
+def _trial_specs(x, size):
+    return keras.tree.map_structure(lambda tensor: _trial_spec(tensor, size), x)
 
 
 def _trial_spec(tensor, size):

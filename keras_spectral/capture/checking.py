@@ -126,8 +126,8 @@ def _reproduces(rule, site, forward, inputs):
             comparison.ok
             for comparison in comparisons([dataclasses.replace(site, rule=rule)], forward, inputs)
         )
-    except Exception:
-        return False
+    except (AttributeError, TypeError, ValueError, tf.errors.OpError):
+        return False  # the function, given an adjoint that it was not made for
 
 
 def _require_graph(registered, forward, inputs):
@@ -144,8 +144,8 @@ def _require_graph(registered, forward, inputs):
 
     try:
         tf.function(lambda x: trace(x, factors=False)).get_concrete_function(spec)
-    except Exception:
-        return  # the layer itself cannot do without
+    except Exception:  # of any kind: layers do what they like
+        return  # it cannot do without
     try:
         tf.function(trace, autograph=False).get_concrete_function(spec)
     except Exception as error:

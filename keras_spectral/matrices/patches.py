@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_spectral.compiled.lagged import is_cheaper, lagged_gram
 from keras_spectral.matrices.base import Matrix, array, float64, taken
-from keras_spectral.matrices.lagged import is_cheaper, lagged_gram
 
 FORMED_NUMBERS = 1_000_000
 """About so many numbers of patches are formed at a time, on the host."""
@@ -38,8 +38,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
     Attributes:
         inputs: Tuple of tensors `[n, *d, c]`, one per call.
         kernel: Tuple with the size of the kernel along every spatial axis.
-        strides: Tuple likewise.
-        dilation: Tuple likewise.
+        strides, dilation: Tuples likewise.
         padding: `"valid"`, `"same"` or `"causal"`, as in Keras.
         n_blocks: Number of blocks of channels.
     """
@@ -73,18 +72,12 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         return [Windows(tuple(x.shape[1:-1]), *how) for x in self.inputs]
 
     def joined(self, others):
-        """Return the patches of this call and of others of the same layer.
-
-        Args:
-            others: List of `Patches`.
-        """
-        inputs = tuple(x for patches in (self, *others) for x in patches.inputs)
-        how = self.kernel, self.strides, self.dilation, self.padding, self.n_blocks
-        return Patches(inputs, *how)
+        """Return the patches of this call and of others, `Patches` of the same layer."""
+        return self._of(x for patches in (self, *others) for x in patches.inputs)
 
     def rows(self, examples=None):
         """Return the patches of some examples in float64, blocks of channels first."""
-        calls = [self._columns(x, w, examples) for x, w in self._calls()]  # [k c, m, s]
+        calls = [self._columns(x, windows, examples) for x, windows in self._calls()]
         if not isinstance(calls[0], np.ndarray):
             return tf.reshape(tf.transpose(tf.concat(calls, 2), [1, 2, 0]), [-1, self.width])
         columns = calls[0] if len(calls) == 1 else np.concatenate(calls, axis=2)
@@ -129,9 +122,8 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         """Return the sum of squares of each example's patches."""
         total = np.zeros(self.n)
         for x, windows in self._calls():
-            own = np.asarray(array(x))
-            for n in range(self.n):
-                squares = np.square(own[n], dtype=float).sum(axis=-1)
+            for n, own in enumerate(np.asarray(array(x))):
+                squares = np.square(own, dtype=float).sum(axis=-1)
                 for times in windows.times_seen()[::-1]:
                     squares = squares @ times
                 total[n] += squares
@@ -139,13 +131,16 @@ class Patches(tf.experimental.ExtensionType, Matrix):
 
     def finite(self):
         """Return these patches of inputs with zeros in the place of NaN and Inf."""
-        inputs = tuple(tf.where(tf.math.is_finite(x), x, tf.zeros_like(x)) for x in self.inputs)
-        how = self.kernel, self.strides, self.dilation, self.padding, self.n_blocks
-        return Patches(inputs, *how)
+        return self._of(tf.where(tf.math.is_finite(x), x, tf.zeros_like(x)) for x in self.inputs)
 
     @property
     def _channels(self):
         return int(self.inputs[0].shape[-1])
+
+    def _of(self, inputs):
+        """Return the patches of other inputs."""
+        how = self.kernel, self.strides, self.dilation, self.padding, self.n_blocks
+        return Patches(tuple(inputs), *how)
 
     def _calls(self):
         return zip(self.inputs, self.windows, strict=True)
@@ -197,10 +192,7 @@ class Windows(NamedTuple):
 
     Attributes:
         spatial: Tuple with the size of the input along every spatial axis.
-        kernel: Tuple with the size of the kernel along every spatial axis.
-        strides: Tuple likewise.
-        dilation: Tuple likewise.
-        padding: `"valid"`, `"same"` or `"causal"`.
+        kernel, strides, dilation, padding: As in `Patches`.
     """
 
     spatial: tuple

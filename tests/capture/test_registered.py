@@ -126,7 +126,7 @@ class Doubtful(L.Layer):
 
     def call(self, x, training=False):
         self.count.assign_add(1.0)
-        self.add_loss(0.1 * ops.sum(self.w**2))
+        self.add_loss(0.1 * ops.sum(x**2))
         self.dropped = self.dropout(x, training=training)
         return ops.matmul(self.dropped, ops.transpose(self.w))
 
