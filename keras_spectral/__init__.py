@@ -18,7 +18,7 @@ _HOME = {
     "check_layer": "capture.checking",
     "coverage": "capture.coverage",
     "introspect": "introspection",
-    "permutations": "groups",
+    "permutations": "permuted_groups",
     "read_log": "log",
     "register_layer": "capture.registry",
     "with_groups": "batches",

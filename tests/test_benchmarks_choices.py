@@ -2,13 +2,13 @@
 
 import pytest
 import tensorflow as tf
-
-from benchmarks.choices import AUTO, FEATURES, MOST_ROWS, ROWS, side
-from keras_spectral.settings import QUANTITIES
 from keras_spectral.spectra.factor_grams import FactorGrams
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.stacks import stacks_for
+
+from benchmarks.choices import AUTO, FEATURES, MOST_ROWS, ROWS, side
+from keras_spectral.settings import QUANTITIES
 
 FEW_ROWS, FEW_FEATURES = (1, 200), (60, 20)
 """Positions and features of layers of which "auto" takes the side of the rows, or not."""

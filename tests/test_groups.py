@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_spectral.errors import GroupsError
-from keras_spectral.groups import MAX_GROUPS, Membership, permutations
+from keras_spectral.groups import MAX_GROUPS, Membership
+from keras_spectral.permuted_groups import permutations
 
 LABELS = ["SZ", "HC", "SZ", "HC", "BP"]
 

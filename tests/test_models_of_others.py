@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_spectral.spectra.matrices import group_matrix
+from keras_spectral.spectra.rows import group_rows
 
 import keras_spectral as ks
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import sites
 from keras_spectral.capture.watching import WatchedForward
-from keras_spectral.spectra.matrices import group_matrix
-from keras_spectral.spectra.rows import group_rows
 
 N, CLASSES = 4, 3
 TOLERANCE = 1e-4

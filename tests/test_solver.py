@@ -5,12 +5,12 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
+from keras_spectral.spectra.layout import Layout, Weight
+from keras_spectral.spectra.row_grams import RowGrams
 
 from keras_spectral.groups import Membership
 from keras_spectral.solver import Solver
 from keras_spectral.spectra import pile
-from keras_spectral.spectra.layout import Layout, Weight
-from keras_spectral.spectra.row_grams import RowGrams
 
 NOBODY = Membership.of(None)
 STACK = RowGrams(((0, "activation"),), ((0, "activation"),), 1, (0,))

@@ -111,13 +111,10 @@ class RecurrentRule(Rule):
 
 
 def is_fused(layer):
-    """Tell whether Keras runs a layer by one kernel of a GPU.
+    """Return whether Keras runs a layer by one kernel of a GPU: if it has all that the layer needs.
 
     Args:
         layer: Keras layer.
-
-    Returns:
-        `True` on a GPU, if the layer has no options that the kernel lacks.
     """
     if not isinstance(layer, L.GRU | L.LSTM) or layer.use_cudnn is False:
         return False
@@ -133,19 +130,22 @@ def _tapped_run(layer, watch, sequences, initial_state, mask, training):
         loop returns, its outputs as sequences.
     """
     cell = layer.cell
-    zeros = tf.zeros([*_leading_axes(sequences), cell.kernel.shape[1]], sequences.dtype)
+    dynamic = tf.shape(sequences)
+    n_and_t = [dynamic[k] if sequences.shape[k] is None else sequences.shape[k] for k in (0, 1)]
+    zeros = tf.zeros([*n_and_t, cell.kernel.shape[1]], sequences.dtype)
     watch(zeros)
     mask = mask[0] if isinstance(mask, list | tuple) else mask
     with attributes(layer, return_sequences=True), attributes(cell, call=_with_taps(cell)):
         found = L.RNN.inner_loop(layer, _Tapped(sequences, zeros), initial_state, mask, training)
+    first_state = tf.nest.flatten(initial_state)[0]
     seen = {
         "sequences": sequences,
         # Read now: of a stateful layer this is a variable, about to change.
-        "before": tf.convert_to_tensor(tf.nest.flatten(initial_state)[0]),
+        "before": tf.convert_to_tensor(first_state),
         "outputs": found[1],
         "mask": mask,
         "dropped": cell.get_dropout_mask(sequences[:, 0]) if training else None,
-        "dropped_states": _state_dropout(cell, initial_state) if training else None,
+        "dropped_states": cell.get_recurrent_dropout_mask(first_state) if training else None,
         "backwards": layer.go_backwards,
     }
     return seen, zeros, found
@@ -225,10 +225,6 @@ def _with_tap(z, zeros):
     return through(z, zeros)
 
 
-def _state_dropout(cell, initial_state):
-    return cell.get_recurrent_dropout_mask(tf.nest.flatten(initial_state)[0])
-
-
 def _normal_form(cell, seen, delta):
     x, outputs, mask = seen["sequences"], seen["outputs"], seen["mask"]
     if seen["backwards"]:  # in the order of the loop, like the outputs
@@ -300,8 +296,3 @@ def _reset_gate(cell, x, states):
 
 def _columns(weight, columns, like):
     return tf.cast(weight.value, like.dtype)[..., columns]
-
-
-def _leading_axes(tensor):
-    dynamic = tf.shape(tensor)
-    return [dynamic[k] if tensor.shape[k] is None else tensor.shape[k] for k in (0, 1)]

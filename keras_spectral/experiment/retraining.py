@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from keras_spectral.errors import DataError
-from keras_spectral.groups import ALL, Membership, permutation_within
+from keras_spectral.groups import ALL, Membership
 from keras_spectral.log import SpectralLog
 from keras_spectral.log.schema import ALL_FACTS, PERMUTATION_KEYS
+from keras_spectral.permuted_groups import permutation_within
 from keras_spectral.provenance import groups_are_target
 from keras_spectral.summaries import SUMMARIES
 

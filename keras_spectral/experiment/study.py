@@ -10,8 +10,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from keras_spectral import schedules
 from keras_spectral.errors import DataError
-from keras_spectral.groups import Membership, permutations
+from keras_spectral.groups import Membership
 from keras_spectral.neuro.targets import require_enough_per_class
+from keras_spectral.permuted_groups import permutations
 from keras_spectral.settings import QUANTITIES, Spectra
 
 MODELS = ("mlp", "bilstm", "transformer", "cnn1d", "cnn3d")

@@ -28,6 +28,22 @@ def json_path(path):
     return _stem(path).with_name(_stem(path).name + ".json")
 
 
+def write_log(log, path, write_table):
+    """Write a log, and the files beside it.
+
+    Args:
+        log: `SpectralLog`.
+        path: File to write.
+        write_table: `write_csv` or `write_parquet`.
+    """
+    write_table(log.to_dataframe(), Path(path))
+    if len(log.permutations):
+        write_csv(log.permutations, permutations_path(path))
+    else:
+        permutations_path(path).unlink(missing_ok=True)
+    write_json(log.provenance, json_path(path))
+
+
 def write_csv(table, path):
     """Write a table to CSV, replacing the file atomically.
 

@@ -4,8 +4,7 @@ A row is identified by `(run, epoch, step, layer, weight, quantity, group)`. It 
 values and sizes only; summaries are computed from them on request.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from keras_spectral.errors import LogError
 from keras_spectral.groups import ALL
 from keras_spectral.log import files
 from keras_spectral.log.schema import (
-    ALL_FACTS,
     FACTS,
     KEYS,
     PERMUTATION_KEYS,
@@ -24,6 +22,7 @@ from keras_spectral.log.schema import (
     require_unique_keys,
     sigma_columns,
 )
+from keras_spectral.log.selection import selected
 from keras_spectral.log.spool import Spool
 from keras_spectral.log.summary import size_corrected_norms, spectrum_table
 from keras_spectral.summaries import SUMMARIES, sigma_errors
@@ -50,11 +49,9 @@ class SpectralLog:
 
     def __init__(self, rows=None, sigma=None, permutations=None, provenance=None):
         self._blocks = Spool([] if rows is None else [(rows, np.asarray(sigma, dtype=float))])
-        self._whole: tuple[pd.DataFrame, np.ndarray] | None = None
         self._permuted = Spool(
             [] if permutations is None else [(permutations, _no_sigma(permutations))]
         )
-        self._whole_permuted: pd.DataFrame | None = None
         self.provenance: dict[str, Any] = dict(provenance or {})
 
     def append(self, other):
@@ -154,10 +151,7 @@ class SpectralLog:
         """DataFrame of the summaries of permuted groups, empty if there are none."""
         if not len(self._permuted):
             return pd.DataFrame(columns=[*PERMUTATION_KEYS, *SUMMARIES])
-        if self._whole_permuted is None or len(self._whole_permuted) != len(self._permuted):
-            tables = [table for table, _ in self._permuted]
-            self._whole_permuted = pd.concat(tables, ignore_index=True)
-        return self._whole_permuted
+        return self._permuted.whole()[0]
 
     @property
     def lengths(self):
@@ -203,16 +197,10 @@ class SpectralLog:
             LogError: If a key is not a column, or a value does not occur.
         """
         rows, sigma = self._merged()
-        selected = np.ones(len(rows), dtype=bool)
-        for key, wanted in keys.items():
-            selected &= self._matches(rows, key, wanted)
+        keep = selected(rows, keys)
         table = self.permutations
-        permuted = np.ones(len(table), dtype=bool)
-        for key, wanted in keys.items():
-            permuted &= table[key].isin(_as_list(wanted)).to_numpy() if key in table else False
-        return SpectralLog(
-            rows[selected], _trimmed(sigma[selected]), table[permuted], self.provenance
-        )
+        permuted = selected(table, keys, must_occur=False)
+        return SpectralLog(rows[keep], _trimmed(sigma[keep]), table[permuted], self.provenance)
 
     def singular_values(self, layer, quantity="gradient", group=ALL, step=None, **keys):
         """Return the singular values of one record.
@@ -287,7 +275,7 @@ class SpectralLog:
                 any) and `spectra.json` beside it. Files are replaced atomically: a crash leaves
                 the old ones.
         """
-        self._write(path, files.write_csv)
+        files.write_log(self, path, files.write_csv)
 
     def to_parquet(self, path):
         """Write the log to Parquet; needs the `parquet` extra. Files beside it as in `to_csv`.
@@ -295,16 +283,7 @@ class SpectralLog:
         Args:
             path: File to write, ending in `.parquet`.
         """
-        self._write(path, files.write_parquet)
-
-    def _write(self, path, write_table):
-        path = Path(path)
-        write_table(self.to_dataframe(), path)
-        if len(self.permutations):
-            files.write_csv(self.permutations, files.permutations_path(path))
-        else:
-            files.permutations_path(path).unlink(missing_ok=True)
-        files.write_json(self.provenance, files.json_path(path))
+        files.write_log(self, path, files.write_parquet)
 
     def after(self, n_rows, n_permutations=0):
         """Return the rows after the first `n_rows`, and the permutations after `n_permutations`.
@@ -324,28 +303,10 @@ class SpectralLog:
     def _merged(self):
         if not len(self._blocks):
             return pd.DataFrame(columns=[*KEYS, *FACTS]), np.zeros((0, 0))
-        if self._whole is None or len(self._whole[0]) != len(self):
-            blocks = list(self._blocks)
-            width = max(sigma.shape[1] for _, sigma in blocks)
-            rows = pd.concat([rows for rows, _ in blocks], ignore_index=True)
-            self._whole = rows, np.concatenate([_widened(sigma, width) for _, sigma in blocks])
-        return self._whole
+        return self._blocks.whole()
 
     def _distinct(self, key):
         return list(self.rows[key].unique())
-
-    def _matches(self, rows, key, wanted):
-        if key not in rows or key in ALL_FACTS:
-            columns = [column for column in rows if column not in ALL_FACTS]
-            raise LogError(f"A log can be selected by {columns}. Received: {key}={wanted!r}.")
-        values = _as_list(wanted)
-        missing = [value for value in values if not (rows[key] == value).any()]
-        if missing:
-            raise LogError(
-                f"`{key}` must occur in the log. Received: {key}={wanted!r}. "
-                f"The log holds {_shortened(self._distinct(key))}."
-            )
-        return rows[key].isin(values).to_numpy()
 
 
 def _no_sigma(table):
@@ -362,20 +323,3 @@ def _length(row, values):
 def _trimmed(sigma):
     used = np.flatnonzero((~np.isnan(sigma)).any(axis=0))
     return sigma[:, : used[-1] + 1] if len(used) else sigma
-
-
-def _widened(sigma, width):
-    return np.pad(sigma, ((0, 0), (0, width - sigma.shape[1])), constant_values=np.nan)
-
-
-def _as_list(value):
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-
-
-def _shortened(values):
-    shown = ", ".join(repr(_plain(value)) for value in values[:8])
-    return f"[{shown}{', …' if len(values) > 8 else ''}]"
-
-
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value

@@ -6,6 +6,9 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 MEMORY_LIMIT = 1_000_000
 """Bytes of blocks in memory above which they are moved to an unnamed temporary file."""
 
@@ -22,6 +25,7 @@ class Spool:
         self._spilled: list[tuple[int, int]] = []
         self._recent: list[tuple] = []
         self._recent_bytes = 0
+        self._whole: Any = None
         for rows, sigma in blocks:
             self.append(rows, sigma)
 
@@ -42,6 +46,20 @@ class Spool:
 
     def __len__(self):
         return sum(n for _, n in self._spilled) + sum(len(rows) for rows, _ in self._recent)
+
+    def whole(self):
+        """Return all blocks as one, kept until another is added.
+
+        Returns:
+            `(rows, sigma)`: DataFrame, and array `[r, k]`, NaN where a block is narrower; without
+            rows, an empty DataFrame and array.
+        """
+        if self._whole is None or len(self._whole[0]) != len(self):
+            blocks = list(self) or [(pd.DataFrame(), np.zeros((0, 0)))]
+            width = max(sigma.shape[1] for _, sigma in blocks)
+            rows = pd.concat([rows for rows, _ in blocks], ignore_index=True)
+            self._whole = rows, np.concatenate([_widened(sigma, width) for _, sigma in blocks])
+        return self._whole
 
     def __iter__(self):
         """Yield all blocks, oldest first."""
@@ -95,3 +113,7 @@ class Spool:
     def _read(self, offset):
         self._file.seek(offset)
         return pickle.load(self._file)  # written by this object, so safe to load
+
+
+def _widened(sigma, width):
+    return np.pad(sigma, ((0, 0), (0, width - sigma.shape[1])), constant_values=np.nan)

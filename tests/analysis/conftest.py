@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_spectral.groups import Membership, permutations
+from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog
+from keras_spectral.permuted_groups import permutations
 from keras_spectral.summaries import SUMMARIES, SpectrumTable
 
 KEYS = ("run", "epoch", "step", "layer", "weight", "quantity", "group")

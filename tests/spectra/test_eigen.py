@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras_spectral.spectra.eigen import LANES, LARGEST, eigenvalues, singular_values
 
 from keras_spectral.spectra import compiled, eigen
-from keras_spectral.spectra.eigen import LANES, LARGEST, eigenvalues, singular_values
 
 ROUNDINGS = 100 * np.finfo(float).eps
 """Of the largest eigenvalue. LAPACK itself is within about ten of an exact one for 128 rows."""

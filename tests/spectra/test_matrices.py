@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from keras_spectral.spectra.factors import Factors
 from keras_spectral.spectra.matrices import smaller_grams
 from keras_spectral.spectra.patches import Patches

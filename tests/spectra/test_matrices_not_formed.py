@@ -10,14 +10,14 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from keras_spectral.spectra import compiled, patches, unfolding
 from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.rows import group_rows
 from keras_spectral.spectra.side_by_side import SideBySide
 from keras_spectral.spectra.tokens import Tokens
 from keras_spectral.spectra.unfolding import Unfolding
 from keras_spectral.spectra.windows import Windows
+
+from keras_spectral.spectra import compiled, patches, unfolding
 
 
 def members_of(mask):

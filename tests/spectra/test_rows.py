@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-
 from keras_spectral.spectra.rows import group_rows
 
 

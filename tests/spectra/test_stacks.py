@@ -5,8 +5,6 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from keras_spectral.spectra import example_sums, row_grams
 from keras_spectral.spectra.example_sums import ExampleSums
 from keras_spectral.spectra.factor_grams import FactorGrams
 from keras_spectral.spectra.factors import Factors
@@ -16,6 +14,8 @@ from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.pile import Pile
 from keras_spectral.spectra.row_grams import RowGrams
 from keras_spectral.spectra.stacks import layout_for, stacks_for
+
+from keras_spectral.spectra import example_sums, row_grams
 from tests.oracles.mlp import singular_values
 
 QUANTITIES = ("activation", "adjoint", "gradient")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from keras_spectral.spectra.bases import Bases, kept_of_subspaces
 from keras_spectral.spectra.costs import prefers_subspace
 from keras_spectral.spectra.factors import Factors
@@ -12,6 +11,7 @@ from keras_spectral.spectra.patches import Patches
 from keras_spectral.spectra.pile import Pile
 from keras_spectral.spectra.rows import group_rows
 from keras_spectral.spectra.stacks import layout_for, stacks_for
+
 from keras_spectral.spectra.subspace import Subspaces, sigma_errors
 
 K, COLUMNS = 6, 10

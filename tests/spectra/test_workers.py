@@ -10,10 +10,10 @@ import weakref
 import keras
 import numpy as np
 import pytest
+from keras_spectral.spectra.workers import _Crew, spread
 
 import keras_spectral as ks
 from keras_spectral.spectra import workers
-from keras_spectral.spectra.workers import _Crew, spread
 
 MUCH = 10**12
 """Multiplications that are worth a thread of their own."""
