@@ -1,5 +1,7 @@
 """The columns of a log, in order."""
 
+from collections.abc import Mapping
+
 from keras_spectral.errors import LogError
 
 KEYS = ("run", "epoch", "step", "layer", "weight", "quantity", "group")
@@ -65,3 +67,22 @@ def require_unique_keys(rows):
             "several runs mixed? Try `SpectralLog.concat({'run name': log, …})`, or "
             "`SpectralCSVLogger(path, run=…)` when recording."
         )
+
+
+def of_run(rows, run):
+    """Return rows with another run label.
+
+    Args:
+        rows: DataFrame with the keys.
+        run: As in `SpectralLog.with_run`.
+
+    Raises:
+        LogError: If a label has the name of another column.
+    """
+    labels = dict(run) if isinstance(run, Mapping) else {}
+    require_run_labels(labels)
+    text = " ".join(f"{key}={value}" for key, value in labels.items()) or str(run)
+    kept = rows.drop(columns=[c for c in ("run", *labels) if c in rows])
+    for position, (name, value) in enumerate({"run": text, **labels}.items()):
+        kept.insert(position, name, value)
+    return kept

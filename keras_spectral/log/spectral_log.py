@@ -18,7 +18,7 @@ from keras_spectral.log.schema import (
     KEYS,
     PERMUTATION_KEYS,
     RESIDUAL,
-    require_run_labels,
+    of_run,
     require_unique_keys,
     sigma_columns,
 )
@@ -102,19 +102,9 @@ class SpectralLog:
         Raises:
             LogError: If a label has the name of another column.
         """
-        labels = dict(run) if isinstance(run, Mapping) else {}
-        require_run_labels(labels)
-        text = " ".join(f"{key}={value}" for key, value in labels.items()) or str(run)
-
-        def labelled(rows):
-            table = rows.drop(columns=[c for c in ("run", *labels) if c in rows])
-            for position, (name, value) in enumerate({"run": text, **labels}.items()):
-                table.insert(position, name, value)
-            return table
-
         new = SpectralLog(provenance=self.provenance)
-        new._blocks = Spool((labelled(rows), sigma) for rows, sigma in self._blocks)
-        new._permuted = Spool((labelled(table), sigma) for table, sigma in self._permuted)
+        new._blocks = Spool((of_run(rows, run), sigma) for rows, sigma in self._blocks)
+        new._permuted = Spool((of_run(table, run), sigma) for table, sigma in self._permuted)
         return new
 
     def __len__(self):
