@@ -24,7 +24,7 @@ from keras_spectral.log.schema import (
 )
 from keras_spectral.log.selection import selected
 from keras_spectral.log.spool import Spool
-from keras_spectral.log.summary import size_corrected_norms, spectrum_table
+from keras_spectral.log.summary import summary_table
 from keras_spectral.summaries import SUMMARIES, sigma_errors
 
 
@@ -177,8 +177,7 @@ class SpectralLog:
         """Return the part of the log whose keys have the given values.
 
         Args:
-            **keys: Key columns (`run`, `epoch`, `step`, `layer`, `weight`, `quantity`, `group`, or
-                a run label) with a value or a list of values.
+            **keys: Key columns or run labels, each with a value or a list of values.
 
         Returns:
             A new `SpectralLog`; permutations are selected in the same way.
@@ -237,15 +236,7 @@ class SpectralLog:
         Raises:
             LogError: If a name is unknown.
         """
-        unknown = [name for name in names if name not in SUMMARIES]
-        if unknown:
-            raise LogError(f"Summaries must be among {list(SUMMARIES)}. Received: {unknown}.")
-        rows, sigma = self._merged()
-        table = spectrum_table(rows, sigma)
-        result = rows.copy()
-        for name in names or SUMMARIES:
-            result[name] = SUMMARIES[name](table)
-        return size_corrected_norms(result) if size_corrected else result
+        return summary_table(*self._merged(), names, size_corrected)
 
     def to_dataframe(self):
         """Return the log as a tidy table: keys, facts, and `sigma_1 … sigma_k`.

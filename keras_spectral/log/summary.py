@@ -1,6 +1,7 @@
 """Log rows as input of the summaries, and the size correction of their norms."""
 
-from keras_spectral.summaries import NORMS, SpectrumTable, size_correction
+from keras_spectral.errors import LogError
+from keras_spectral.summaries import NORMS, SUMMARIES, SpectrumTable, size_correction
 
 
 def spectrum_table(rows, sigma):
@@ -31,3 +32,27 @@ def size_corrected_norms(table):
     factor = size_correction(*(table[column].to_numpy() for column in columns))
     norms = [name for name in NORMS if name in table]
     return table.assign(**{name: table[name] * factor for name in norms})
+
+
+def summary_table(rows, sigma, names=(), size_corrected=False):
+    """Return log rows with summaries of their spectra.
+
+    Args:
+        rows: DataFrame of keys and facts.
+        sigma: Array `[r, k]`.
+        names: Names of summaries; none means all.
+        size_corrected: Whether norms are multiplied by `size_correction`.
+
+    Returns:
+        A new DataFrame with one more column per summary.
+
+    Raises:
+        LogError: If a name is unknown.
+    """
+    unknown = [name for name in names if name not in SUMMARIES]
+    if unknown:
+        raise LogError(f"Summaries must be among {list(SUMMARIES)}. Received: {unknown}.")
+    table, result = spectrum_table(rows, sigma), rows.copy()
+    for name in names or SUMMARIES:
+        result[name] = SUMMARIES[name](table)
+    return size_corrected_norms(result) if size_corrected else result
