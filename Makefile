@@ -13,10 +13,11 @@ COMPILED := $(wildcard keras_spectral/compiled/*.[ch]) scripts/compile_c.py
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow examples check bench bench-scale bench-peers lock clean
+.PHONY: help setup demo test slow examples check bench bench-ablation bench-scale bench-peers lock \
+	clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup: $(INSTALLED)  ## make .venv with the pinned packages
 
@@ -51,7 +52,10 @@ check: $(INSTALLED)  ## format, lint, types, floors
 bench: $(INSTALLED)  ## the overhead of recording
 	$(PYTHON) -m benchmarks.overhead
 
-bench-scale: $(INSTALLED)  ## how that grows with width, rows, groups and layers
+bench-ablation: $(INSTALLED)  ## the overhead with and without each compiled function
+	$(PYTHON) -m benchmarks.ablation
+
+bench-scale: $(INSTALLED)  ## how the overhead grows with width, rows, groups and layers
 	$(PYTHON) -m benchmarks.scale
 
 # .venv is for what it compiles: peers share this folder, and so the library in it.

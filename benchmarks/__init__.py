@@ -1,1 +1,1 @@
-"""What looking costs, measured."""
+"""The overhead of recording, measured."""

@@ -7,6 +7,7 @@ Training with spectra at every step, once for each way, which take turns within 
 
 import argparse
 import contextlib
+import math
 import statistics
 import unittest.mock
 from pathlib import Path
@@ -15,7 +16,7 @@ import keras_spectral as ks
 from benchmarks.page import machine, table
 from benchmarks.training import CASES, TOP, trainer
 from benchmarks.workloads import WORKLOADS
-from keras_spectral.spectra import stacks
+from keras_spectral.spectra import feature_gram, row_gram
 
 MOST_ROWS = 2048
 """Rows of a batch of which the side of the rows is tried: more would take gigabytes, or hours."""
@@ -46,21 +47,29 @@ HEAD = ["workload", *WAYS, "auto, to the best", "target"]
 
 @contextlib.contextmanager
 def side(way):
-    """Return a context in which networks are traced that take one side, if the way is one."""
+    """Return a context in which plans are made that take one side, if the way is one.
+
+    Args:
+        way: Key of `WAYS`.
+    """
     if way not in (ROWS, FEATURES):
         yield
         return
 
-    def chosen(sizes, s, *_):
-        return way == ROWS and s is not None and sizes[0] * s <= MOST_ROWS
+    def cost_of_rows(sizes):
+        # Of equal costs the rows win.
+        possible = way == ROWS and sizes.rows[0] <= MOST_ROWS
+        return feature_gram.cost(sizes) if possible else math.inf
 
-    with contextlib.ExitStack() as patches:
-        for name in ("prefers_rows", "prefers_rows_for_gradient"):
-            patches.enter_context(unittest.mock.patch.object(stacks, name, chosen))
+    with (
+        unittest.mock.patch.object(row_gram, "cost", cost_of_rows),
+        unittest.mock.patch.object(row_gram, "cost_of_gradient", cost_of_rows),
+        unittest.mock.patch.object(feature_gram, "cost_of_each", return_value=math.inf),
+    ):
         yield
 
 
-def traced(name, way, steps):
+def planned(name, way, steps):
     """Return a function that trains in some way and returns milliseconds per step, and these."""
     train = trainer(WORKLOADS[name], WAYS[way], steps)
     with side(way):
@@ -68,13 +77,13 @@ def traced(name, way, steps):
     return train, train()
 
 
-def measured(name, repeats):
+def measured(name, repeats, milliseconds=MILLISECONDS):
     """Return milliseconds per step, `{way: median}`, ways taking turns."""
     trainers = {}
     for way in WAYS:
-        train, each = traced(name, way, FEWEST_STEPS)
-        steps = min(WORKLOADS[name].steps, round(MILLISECONDS / each))
-        trainers[way] = traced(name, way, steps)[0] if steps > FEWEST_STEPS else train
+        train, each = planned(name, way, FEWEST_STEPS)
+        steps = min(WORKLOADS[name].steps, round(milliseconds / each))
+        trainers[way] = planned(name, way, steps)[0] if steps > FEWEST_STEPS else train
     times = {way: [] for way in WAYS}
     for _ in range(repeats):
         for way, train in trainers.items():
@@ -97,8 +106,9 @@ Made by `python -m benchmarks.choices --repeats {repeats} --write {write}`.
 Milliseconds of a training step with exact spectra at every step, two groups and `all`, three
 quantities. Medians over {repeats} repeats in which the ways take turns. *auto*, the default, takes
 Gram matrices of the rows or of the features, whichever an estimate says is cheaper for each matrix
-(`spectra/costs.py`). *rows* takes the rows wherever a batch has no more than {most_rows} of them,
-*features* always the features, *svd* is `method="svd"`: `tf.linalg.svd` of the matrix itself.
+(`spectra/plan.py`), or for each of its groups. *rows* takes the rows wherever a batch has no more
+than {most_rows} of them, *features* always the features, *svd* is `method="svd"`: `tf.linalg.svd`
+of the matrix itself.
 
 {table}
 
@@ -108,17 +118,23 @@ digits, not for speed.
 """
 
 
-def main():
-    """Measure, print, and write the page if asked."""
+def main(arguments=None):
+    """Measure, print, and write the page if asked.
+
+    Args:
+        arguments: List of the command line's arguments, those of the process if not given.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="timed fits of each way")
-    parser.add_argument("--only", help="measure the workloads whose names hold this")
+    parser.add_argument("--only", default="", help="measure the workloads whose names hold this")
+    parser.add_argument("--quick", action="store_true", help="short fits, to try the command")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     found = []
     for name in WORKLOADS:
-        if options.only is None or options.only in name:
-            found.append(row(name, measured(name, options.repeats)))
+        if options.only in name:
+            times = measured(name, options.repeats, 0 if options.quick else MILLISECONDS)
+            found.append(row(name, times))
             print("  ".join(found[-1]), flush=True)
     if options.write:
         page = PAGE.format(

@@ -1,13 +1,12 @@
 """Networks of equal layers, whose size grows in one way at a time, and their training.
 
-    python -m benchmarks.equal_layers watched 16 layers=2 width=512 examples=32 positions=1 groups=2
+    python -m benchmarks.equal_layers recorded 16 layers=2 width=512 examples=32 groups=2
 
 trains one in a process of its own, here of 16 steps, and prints its peak resident memory in bytes.
 """
 
 import os
 import sys
-import time
 from dataclasses import asdict, dataclass
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,9 +17,9 @@ import numpy as np
 import keras_spectral as ks
 from benchmarks.memory import peak_resident
 from benchmarks.training import MEMORY_EPOCHS, last_number
-from benchmarks.untuned import fit
+from benchmarks.untuned import timed_fit
 
-PLAIN, WATCHED = "plain", "watched"
+PLAIN, RECORDED = "plain", "recorded"
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,6 @@ class Size:
         return x, np.zeros(n, "float32"), np.arange(n) % self.groups
 
 
-class _Epoch(keras.callbacks.Callback):
-    """Notes when an epoch begins: what `fit` does before is no part of a step."""
-
-    begin = 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begin = time.perf_counter()
-
-
 def trainer(size, case):
     """Return a function that trains on some data and returns milliseconds per step.
 
@@ -84,19 +74,17 @@ def trainer(size, case):
 
     Args:
         size: `Size`.
-        case: `PLAIN` or `WATCHED`, where every step is recorded.
+        case: `PLAIN` or `RECORDED`, where every step is recorded.
     """
-    watched = case == WATCHED
-    model = (ks.SpectralModel if watched else keras.Model)(*size.tensors())
-    model.compile(keras.optimizers.SGD(1e-3), _energy, **({"spectra": 1} if watched else {}))
+    recorded = case == RECORDED
+    model = (ks.SpectralModel if recorded else keras.Model)(*size.tensors())
+    model.compile(keras.optimizers.SGD(1e-3), _energy, **({"spectra": 1} if recorded else {}))
 
     def train(data):
         x, y, groups = data
-        extra = {"groups": groups} if watched else {}
-        epoch = _Epoch()
+        extra = {"groups": groups} if recorded else {}
         options = {"batch_size": size.examples, "shuffle": False, "verbose": 0}
-        fit(model, x, y, callbacks=[epoch], **options, **extra)
-        return (time.perf_counter() - epoch.begin) * size.examples / len(x) * 1e3
+        return timed_fit(model, x, y, **options, **extra) * size.examples / len(x) * 1e3
 
     return train
 
@@ -110,7 +98,7 @@ def peak_bytes(size, case, steps):
 
     Args:
         size: `Size`.
-        case: `PLAIN` or `WATCHED`.
+        case: `PLAIN` or `RECORDED`.
         steps: Steps of an epoch, of which there are `MEMORY_EPOCHS`.
     """
     given = [f"{name}={value}" for name, value in asdict(size).items()]

@@ -1,4 +1,4 @@
-"""Whether spectra are right on a GPU, where everything runs, and what looking costs there.
+"""Whether spectra are right on a GPU, where everything runs, and the overhead there.
 
     python -m benchmarks.gpu [--seconds 10] [--write docs/benchmarks-gpu.md]
 
@@ -10,6 +10,7 @@ import argparse
 import collections
 import os
 import sys
+import unittest.mock
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,6 +26,7 @@ from benchmarks.page import machine, table
 from benchmarks.training import trainer
 from benchmarks.workloads import WORKLOADS
 from keras_spectral.errors import LayerRuleError
+from keras_spectral.solver import Solver
 
 N = 8
 """Examples of which gradients are compared."""
@@ -75,10 +77,7 @@ LAYERS = {
 SVD_STEPS = 8
 """Steps of a timed training by `tf.linalg.svd`: each takes long."""
 
-FEWEST = 3
-"""Timed fits per case, at least."""
-
-OPERATIONS = ("Svd", "MatMul", "Conv", "RNN", "Queue", "Gather")
+OPERATIONS = ("Svd", "MatMul", "Conv", "RNN", "Gather")
 """Parts of the names of operations whose devices are told."""
 
 
@@ -235,29 +234,44 @@ def _gradients(model, x, label):
 
 
 def placement(name, method):
-    """Yield table rows: how often an operation of a recorded step runs on which device."""
+    """Yield table rows: how often an operation of a recorded step runs on which device.
+
+    And, as an operation of its own, where activations and adjoints lie that the step returns.
+    """
     workload = WORKLOADS[name]
     x, y, groups = workload.data(1)
     model = ks.SpectralModel(*workload.tensors())
     spectra = ks.Spectra(method=method)
     model.compile("adam", "sparse_categorical_crossentropy", spectra=spectra, jit_compile=False)
+    counts, submit = collections.Counter(), Solver.submit
+
+    def submitting(solver, step, epoch, factors, *rest):
+        for part in tf.nest.flatten(list(factors.values()), expand_composites=True):
+            if part is not None:
+                counts["(returned)", part.dtype.name, _device(part.device)] += 1
+        submit(solver, step, epoch, factors, *rest)
+
     context.context().enable_run_metadata()
-    model.fit(x, y, batch_size=workload.batch, groups=groups, verbose=0)
+    with unittest.mock.patch.object(Solver, "submit", submitting):
+        model.fit(x, y, batch_size=workload.batch, groups=groups, verbose=0)
     metadata = context.context().export_run_metadata()
     context.context().disable_run_metadata()
-    counts = collections.Counter()
     for graph in metadata.partition_graphs:
         for node in graph.node:
             if any(part in node.op for part in OPERATIONS) and "Grad" not in node.op:
                 types = [node.attr[key].type for key in ("T", "Tparams") if key in node.attr]
                 kind = tf.dtypes.as_dtype(types[0]).name if types and types[0] else ""
-                counts[node.op, kind, node.device.rsplit(":", 2)[-2].split(":")[-1]] += 1
-    for (operation, kind, device), number in sorted(counts.items()):
-        yield [f"{name}, {method}", operation, kind, device.removeprefix("device:"), number]
+                counts[node.op, kind, _device(node.device)] += 1
+    for key, number in sorted(counts.items()):
+        yield [f"{name}, {method}", *key, number]
+
+
+def _device(name):
+    return name.rsplit(":", 2)[-2]
 
 
 def svd_rows():
-    """Yield table rows: what every step costs by `tf.linalg.svd` where the data are."""
+    """Yield table rows: the time of a recorded step by `tf.linalg.svd` where the data are."""
     for name in ("MLP 378-128x3-2", "MLP 1024x4"):
         workload = WORKLOADS[name]
         for label, spectra in (("gram", 1), ("svd", ks.Spectra(method="svd"))):
@@ -296,11 +310,13 @@ as a part of the largest one:
 
 ## Where it runs
 
-Operations of the graph of a recorded step, as TensorFlow placed them.
+Operations of the graphs of a recorded step, as TensorFlow placed them, and the activations and
+adjoints that it returns. Their Gram matrices are made where they lie, by single operations that are
+in no graph; eigenvalues are found on the CPU.
 
 {placement}
 
-## What looking costs
+## Overhead
 
 As [on a CPU](benchmarks.md): ratios to plain training, medians over repeats. TensorFloat-32 on, as
 TensorFlow has it; {xla}.
@@ -314,8 +330,12 @@ are found on the CPU, and by `tf.linalg.svd` on the GPU:
 """
 
 
-def main():
-    """Check, measure, print, and write the page if asked."""
+def main(arguments=None):
+    """Check, measure, print, and write the page if asked.
+
+    Args:
+        arguments: List of the command line's arguments, those of the process if not given.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=10, help="of each workload, or more")
     parser.add_argument("--only", default="", help="measure the workloads whose names hold this")
@@ -323,7 +343,7 @@ def main():
     parser.add_argument("--cpu", action="store_true", help="run without a GPU")
     parser.add_argument("--note", default="", help="what else the page should say of the machine")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus and not options.cpu:
         print("TensorFlow sees no GPU. Try `pip install tensorflow[and-cuda]`, or --cpu.")
@@ -342,6 +362,7 @@ def main():
         "ratios": HEAD[:-1],
         "svd": ["workload", "method", "ms per step"],
     }
+    jit_compile = not options.no_xla and "auto"
     parts = {
         "matrices": lambda: (row for m in ("gram", "svd") for row in errors_of_matrices(m)),
         "layers": errors_of_layers,
@@ -357,9 +378,7 @@ def main():
             row[:-1]
             for name in WORKLOADS
             if options.only in name
-            for row in rows(
-                name, measured(name, options.seconds, not options.no_xla and "auto", FEWEST)
-            )
+            for row in rows(name, measured(name, options.seconds, jit_compile=jit_compile))
         ),
     }
     found = {part: [] for part in parts}

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import keras
@@ -11,11 +12,40 @@ import threadpoolctl
 
 import keras_spectral as ks
 
+SECTION = re.compile(r"^## (.+)\n(?:(?!## ).*\n?)*", re.MULTILINE)
+"""A section of a page, its heading included, up to the next one of its level."""
+
 
 def table(head, all_rows):
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *all_rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def section(page, title):
+    """Return a section of a page, its heading included, or nothing if it is not there.
+
+    Args:
+        page: Text in Markdown.
+        title: Heading of the section.
+    """
+    return next((found[0] for found in SECTION.finditer(page) if found[1] == title), "")
+
+
+def with_section(page, text):
+    """Return a page with a section in the place of that of the same heading, else at the end.
+
+    Args:
+        page: Text in Markdown.
+        text: The section, its heading included.
+    """
+    title = SECTION.match(text)[1]
+    before = section(page, title)
+    text = text.strip() + "\n"
+    if not before:
+        return f"{page.rstrip()}\n\n{text}"
+    end = "\n" if before.endswith("\n\n") else ""
+    return page.replace(before, text + end)
 
 
 def machine():

@@ -1,4 +1,4 @@
-"""Arithmetic of looking at a large Transformer on several GPUs, from constants measured on a CPU.
+"""Arithmetic of recording a large Transformer on several GPUs, from constants measured on a CPU.
 
 Nothing here is measured but the `Constants` that `plan` is given. What is not known of the GPUs is
 a parameter of `Assumed`.
@@ -12,7 +12,7 @@ from benchmarks.page import table
 from keras_spectral.spectra.subspace import OVERSAMPLING
 
 BUDGET = 0.02
-"""Part of the training time that looking may take."""
+"""Part of the training time that recording may take."""
 
 TOP_K = 16
 """Singular values that a subspace would find."""
@@ -23,7 +23,7 @@ FLOAT64, FLOAT32, FLOAT16 = 8, 4, 2
 
 @dataclass(frozen=True)
 class Transformer:
-    """What is trained, data parallel, and in how many groups, which divide every batch.
+    """A network that is trained data parallel, and the number of groups, which divide every batch.
 
     Attributes:
         layers: Number of blocks, of four projections of attention and two dense layers.
@@ -79,7 +79,7 @@ class Transformer:
 
 @dataclass(frozen=True)
 class Assumed:
-    """What nobody measured, to be put in by whoever has the machine.
+    """Assumptions that nobody measured, to be replaced by measurements on the machine.
 
     Attributes:
         step_seconds: Time of a plain step.
@@ -96,7 +96,7 @@ class Assumed:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a recorded step costs.
+    """Overhead of a recorded step.
 
     Attributes:
         share: Multiplications on each GPU, as a part of those of a plain step.
@@ -183,9 +183,9 @@ TURN_HEAD = ["exact spectra of", "`n` at `ρ` = 1", "`n` at `ρ` = {slower:g}", 
 TEXT = """\
 ## Arithmetic: a Transformer of {billions:.1f} billion parameters on {replicas} GPUs
 
-Nothing in this section was measured, but the constants above, which are those of this CPU. What was
-measured on a GPU is in [benchmarks-gpu.md](benchmarks-gpu.md), and is all. What is assumed is
-called so, and is to be replaced by whoever has the machine.
+Nothing in this section was measured, but the constants above, which are those of this CPU.
+Measurements on a GPU are in [benchmarks-gpu.md](benchmarks-gpu.md) alone. Assumptions are called
+so, and are to be replaced by measurements on the machine.
 
 The network: {layers} blocks of width {width}, with {feed_forward} between the two dense layers,
 {sequences} sequences of {tokens} tokens for each GPU, data parallel; embeddings and normalisation
@@ -202,7 +202,7 @@ Bytes that are added up: `g i o` in float32 for gradients, `g w²` in float64 fo
 Training adds up `P` numbers of its own, {training:.1f} GB in float32.
 
 The {wide} matrices of width {feed_forward} are {wide_share:.0f} % of the multiplications and
-{wide_host:.0f} % of the time of the eigenvalues. Leave them out, or look at them a few times in a
+{wide_host:.0f} % of the time of the eigenvalues. Leave them out, or record them a few times in a
 training: gradients of the same layers are exact without, as the smaller side of every gradient is
 {width}. Or take the {top_k} largest singular values alone (`method="subspace"`): a step follows
 {columns} columns for each of {blocks} matrices, `2 r w` multiplications a column, which makes
@@ -231,9 +231,9 @@ Assumed: `c` = {reducing:g}, `T` = {step_seconds:g} s, {cores} idle cores of all
 
 {turns}
 
-*One core* is a host on which one is idle, at `ρ` = 1. Looking at one block in turn divides what a
-recorded step needs, and its bytes, by {layers}, and each block is seen as often as before: instead
-of all of width {width} every {in_turns:.0f} steps, one block every {one_block:.0f}.
+*One core* is a host on which one is idle, at `ρ` = 1. Recording one block in turn divides what a
+recorded step needs, and its bytes, by {layers}, and each block is recorded as often as before:
+instead of all of width {width} every {in_turns:.0f} steps, one block every {one_block:.0f}.
 
 ### float64 and float32
 
@@ -247,46 +247,45 @@ gradients {gram_share:.1f} % of a plain step's multiplications would have to be 
 
 Eigenvalue problems stay on the host: `tf.linalg.svd`, the one alternative that was measured on a
 GPU, was many times slower than Gram matrices solved there
-([measured](benchmarks-gpu.md#what-looking-costs)).
+([measured](benchmarks-gpu.md#overhead)).
 
 ### Memory
 
 - On each GPU, in a recorded step, every Δ is there at once, {adjoints:.0f} GB in 16 bits, beside
-  every A, which recomputed activations would have saved. A float64 copy of the widest matrix takes
-  {copy:.2f} GB, and its groups as much again: sums over positions in portions, as of patches, would
-  have to take its place.
+  every A, which recomputed activations would have saved. Rows are in float64 a few examples at a
+  time: one example of the widest matrix takes {copy:.2f} GB.
 - `1 + g` gradients of the largest weight in float64: {largest:.2f} GB.
-- On the hosts, a record of everything has {everything:.0f} GB, of all of width {width} {narrow:.0f}
-  GB, of one such block {one_kept:.1f} GB. The queue holds one record if it is that large, and two
-  more may be on their way or being solved (`logger.py`, `solver.py`).
+- On the hosts, the Gram matrices of everything have {everything:.0f} GB, of all of width {width}
+  {narrow:.0f} GB, of one such block {one_kept:.1f} GB. Activations and adjoints of two steps may be
+  on their way to the solving thread if they are that large (`solver.py`).
 - The log grows by {log:.1f} MB for each recorded step, in a file.
 
 ### What would have to be built
 
-`require_one_replica` in `logger.py` refuses more than one replica today. In its place:
+`require_one_replica` in `recorder.py` refuses more than one replica today. In its place:
 
-1. *Sums over replicas*, in `spectra/matrices.py`. Gram matrices of features and `G_g` are sums over
-   rows, so over replicas: `all_reduce` them, or better `reduce_scatter`, the layers divided among
-   replicas. `G_g` has to be added up before its Gram matrix is made: a sum of those is not the one
-   of the sum. The whole batch is the sum of groups that divide it. Adjoints have to be those of the
-   loss of all replicas.
+1. *Sums over replicas*, in `spectra/feature_gram.py`. Gram matrices of features and `G_g` are sums
+   over rows, so over replicas: `all_reduce` them, or better `reduce_scatter`, the layers divided
+   among replicas. `G_g` has to be added up before its Gram matrix is made: a sum of those is not
+   the one of the sum. The whole batch is the sum of groups that divide it. Adjoints have to be
+   those of the loss of all replicas.
 2. *Rows of all replicas*, for small batches only. `K_A` has a block for every pair of replicas, so
    A and Δ would have to be gathered, `r (i + o)` numbers of each weight. Here, where that side is
    never chosen, it would be {gathered:.0f} GB.
-3. *Sizes*: `spectra/costs.py` has to choose by the examples of all replicas.
-4. *A queue on each host*, of its layers, and as many threads that solve as there are idle cores.
-   Today there are eight at most (`spectra/workers.py`).
+3. *Sizes*: `spectra/plan.py` has to choose by the examples of all replicas.
+4. *A solver on each host*, of its layers, with as many threads as there are idle cores. Today there
+   are eight at most (`spectra/host.py`).
 5. *Schedules by layer*: `Spectra.every` is one for all layers.
 6. *Triangles*: Gram matrices are symmetric; half of their bytes would do.
 """
 
 
-def plan(constants, looking_by_counted, net=None, assumed=None):
+def plan(constants, overhead_by_counted, net=None, assumed=None):
     """Return the section on a large Transformer, in Markdown.
 
     Args:
         constants: `Constants`.
-        looking_by_counted: Numbers, what looking took as a part of what was counted.
+        overhead_by_counted: Numbers, the measured overhead as a part of the counted one.
         net: `Transformer`.
         assumed: `Assumed`.
     """
@@ -346,7 +345,7 @@ def plan(constants, looking_by_counted, net=None, assumed=None):
         one_small=constants.eigen_seconds(net.width),
         by_cube="" if net.width <= largest_known else ", by its cube",
         one_large=constants.eigen_seconds(net.feed_forward),
-        calibration=_calibration(looking_by_counted),
+        calibration=_calibration(overhead_by_counted),
         training=net.parameters * FLOAT32 / 1e9,
         shared=100 * 2 * net.layers * net.rows * net.width**2 / net.step / everything.share,
         budget=100 * BUDGET,
@@ -361,7 +360,7 @@ def plan(constants, looking_by_counted, net=None, assumed=None):
         gram_share=100 * of_grams / net.step,
         gradient_share=100 * gradients.share,
         adjoints=adjoints * FLOAT16 / 1e9,
-        copy=net.rows * net.feed_forward * FLOAT64 / 1e9,
+        copy=net.tokens * net.feed_forward * FLOAT64 / 1e9,
         largest=grams * i * o * FLOAT64 / 1e9,
         everything=everything.kept / 1e9,
         narrow=(gradients + narrow).kept / 1e9,
@@ -383,12 +382,12 @@ def _row(name, cost, constants):
     ]
 
 
-def _calibration(looking_by_counted):
-    """Return a paragraph on how far counts are from what was measured, on the same side."""
-    if not looking_by_counted:
+def _calibration(overhead_by_counted):
+    """Return a paragraph on how far counts are from measurements on the same side."""
+    if not overhead_by_counted:
         return "No curve on the side of the features was measured, to hold the counts against."
-    low, high = min(looking_by_counted), max(looking_by_counted)
+    low, high = min(overhead_by_counted), max(overhead_by_counted)
     return (
-        f"At the largest points above on the side of the features, looking took {low:.1f} to "
-        f"{high:.1f} times\nwhat is counted; as much may be missing here."
+        f"At the largest points above on the side of the features, the overhead was {low:.1f} to "
+        f"{high:.1f}\ntimes what is counted; as much may be missing here."
     )

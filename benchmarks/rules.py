@@ -1,14 +1,16 @@
-"""What looking costs on one layer of each kind, in milliseconds of a training step.
+"""The overhead of recording one layer of each kind, in milliseconds of a training step.
 
     python -m benchmarks.rules [--steps 30] [--repeats 5] [--write docs/benchmarks-rules.md]
 
-A plain model, one that is watched but never recorded, and one recorded at every step take turns
-within each repeat. *Capture* is watched minus plain, *spectra* is recorded minus watched.
+A plain model, one whose activations and adjoints are captured at every step and thrown away, and
+one recorded at every step take turns within each repeat. *Capture* is captured minus plain,
+*spectra* is recorded minus captured.
 """
 
 import argparse
+import contextlib
 import statistics
-import time
+import unittest.mock
 from pathlib import Path
 
 import keras
@@ -16,7 +18,8 @@ import numpy as np
 
 import keras_spectral as ks
 from benchmarks.page import machine, table
-from benchmarks.untuned import fit
+from benchmarks.untuned import timed_fit
+from keras_spectral.recorder import SpectralLogger
 
 L = keras.layers
 
@@ -40,7 +43,7 @@ LAYERS = {
 }
 """Layer, shape of one input, examples of a batch."""
 
-NEVER = ks.schedules.at([10**9])
+PLAIN, CAPTURED, RECORDED = CASES = "plain", "captured", "recorded"
 
 HEAD = ["layer", "input", "plain step", "capture", "spectra", "ratio, every step"]
 
@@ -49,8 +52,14 @@ def _attention(layer):
     return lambda x: layer(x, x)
 
 
-def trainer(name, spectra, steps):
-    """Return a function that trains a layer and returns milliseconds per step."""
+def trainer(name, case, steps):
+    """Return a function that trains a layer and returns milliseconds per step.
+
+    Args:
+        name: Key of `LAYERS`.
+        case: One of `CASES`.
+        steps: Steps of an epoch.
+    """
     make, shape, batch = LAYERS[name]
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
@@ -60,22 +69,25 @@ def trainer(name, spectra, steps):
     n = steps * batch
     x = rng.integers(0, 5000, (n, *shape)) if tokens else rng.standard_normal((n, *shape))
     x, y = x.astype("int32" if tokens else "f"), rng.standard_normal((n, 1)).astype("f")
-    plain = spectra is None
-    model = keras.Model(inputs, outputs) if plain else ks.SpectralModel(inputs, outputs)
-    model.compile("adam", "mse", **({} if plain else {"spectra": spectra}))
+    plain = case == PLAIN
+    model = (keras.Model if plain else ks.SpectralModel)(inputs, outputs)
+    model.compile("adam", "mse")
     extra = {} if plain else {"groups": rng.choice(["a", "b"], n)}
 
     def train():
-        begin = time.perf_counter()
-        fit(model, x, y, batch_size=batch, verbose=0, **extra)
-        return (time.perf_counter() - begin) / steps * 1e3
+        with _thrown_away() if case == CAPTURED else contextlib.nullcontext():
+            return timed_fit(model, x, y, batch_size=batch, verbose=0, **extra) / steps * 1e3
 
     return train
 
 
+def _thrown_away():
+    return unittest.mock.patch.object(SpectralLogger, "update_state")
+
+
 def measured(name, steps, repeats):
     """Return a table row of one layer: medians over repeats, in milliseconds."""
-    trainers = [trainer(name, spectra, steps) for spectra in (None, NEVER, 1)]
+    trainers = [trainer(name, case, steps) for case in CASES]
     for train in trainers:
         train()
     times = np.array([[train() for train in trainers] for _ in range(repeats)])
@@ -89,35 +101,40 @@ def measured(name, steps, repeats):
 
 
 PAGE = """\
-# What looking costs, layer by layer
+# The overhead, layer by layer
 
 Made by `python -m benchmarks.rules --steps {steps} --repeats {repeats} --write {write}`.
 {machine}.
 
-Milliseconds of a training step of a model of one layer (Adam, mean squared error). *Capture*:
-watched, nothing recorded. *Spectra*: two groups and `all`, three quantities, every step, exact.
+Milliseconds of a training step of a model of one layer (Adam, mean squared error). *Capture*: steps
+return activations and adjoints, which are thrown away. *Spectra*: those of two groups and `all`,
+three quantities, every step, exact.
 Medians over {repeats} repeats of {steps} steps in which the three take turns; a difference below
 zero is the noise of the machine.
 
 {table}
 
 The spectrum of an activation on the side of its features needs `rows · i²` operations, where the
-layer needs `3 · rows · i · o`: many rows and many features (the patches of a convolution) are what
-is dear. The generic rule differentiates the layer once more for the batch and for every group.
+layer needs `3 · rows · i · o`: many rows and many features (the patches of a convolution) take the
+most time. The generic rule differentiates the layer once more for the batch and for every group.
 """
 
 
-def main():
-    """Measure, print, and write the page if asked."""
+def main(arguments=None):
+    """Measure, print, and write the page if asked.
+
+    Args:
+        arguments: List of the command line's arguments, those of the process if not given.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=30, help="steps per timed fit")
     parser.add_argument("--repeats", type=int, default=5, help="timed fits per case")
-    parser.add_argument("--only", help="measure the layers whose names hold this")
+    parser.add_argument("--only", default="", help="measure the layers whose names hold this")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     found = []
     for name in LAYERS:
-        if options.only is None or options.only in name:
+        if options.only in name:
             found.append(measured(name, options.steps, options.repeats))
             print("  ".join(found[-1]), flush=True)
     if options.write:

@@ -1,8 +1,8 @@
-"""How what looking costs grows: with width, rows, groups and layers, everything else fixed.
+"""How the overhead of recording grows: with width, rows, groups and layers, everything else fixed.
 
     python -m benchmarks.scale [--seconds 3] [--only NAME] [--write docs/benchmarks-scale.md]
 
-Plain and watched training take turns. Points that would take more than a minute, or more memory
+Plain and recorded training take turns. Points that would take more than a minute, or more memory
 than there should be, are left out and named.
 """
 
@@ -19,15 +19,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from benchmarks.counting import PRODUCT, measured_constants, work_of
-from benchmarks.equal_layers import PLAIN, WATCHED, Size, peak_bytes, trainer
+from benchmarks.counting import EIGENVALUE_SIZES, PRODUCT, measured_constants, work_of
+from benchmarks.equal_layers import PLAIN, RECORDED, Size, peak_bytes, trainer
 from benchmarks.page import machine, table
 from benchmarks.plan import plan
-from keras_spectral import logger, solver
+from keras_spectral import solver
 from keras_spectral.log import spool
-from keras_spectral.spectra import example_sums, pile, row_grams
-from keras_spectral.spectra.costs import EIGEN
-from keras_spectral.spectra.stacks import MOST_KEPT
+from keras_spectral.matrices import base
+from keras_spectral.spectra import batching, feature_gram, row_gram
+from keras_spectral.spectra.host import EIGEN
 
 FEWEST = 3
 """Turns of a point, at least."""
@@ -41,6 +41,9 @@ LONGEST, POINT_SECONDS = 64, 60
 POINT_BYTES, DATA_BYTES = 8e9, 2e8
 """What a point may need, and its data."""
 
+QUICK_POINTS, QUICK_SIZES = 2, (64, PRODUCT)
+"""Points of each curve, and sizes of matrices, that `--quick` measures."""
+
 FITTED = 3
 """Points of a curve to which a line is fitted: the largest that are clear of noise, on one side."""
 
@@ -50,7 +53,7 @@ class Curve:
     """Sizes that differ in one way.
 
     Attributes:
-        title: What is fixed, in words.
+        title: What is fixed.
         base: `Size` with everything that is fixed.
         field: Attribute of `Size` that grows.
         values: Its values, smallest first.
@@ -115,7 +118,7 @@ HEAD = [
     "steps of a turn",
     "plain, ms",
     "recorded, ms",
-    "looking, ms",
+    "overhead, ms",
     "middle half",
     "counted, ms",
 ]
@@ -133,10 +136,10 @@ MEMORY_HEAD = [
     "fixed",
     "size",
     "plain, MB",
-    "watched, MB",
+    "recorded, MB",
     "more, MB",
-    "a record, MB",
-    "condensed, MB",
+    "factors, MB",
+    "statistics, MB",
 ]
 
 
@@ -166,14 +169,14 @@ class Found:
         return sum(self.parts.values()) * 1e3
 
     @property
-    def looking(self):
+    def overhead(self):
         """Milliseconds of a recorded step beyond a plain one: lower quartile, median, upper."""
         return np.quantile(self.times[:, 1] - self.times[:, 0], (0.25, 0.5, 0.75))
 
     @property
     def is_clear(self):
-        """Whether looking cost more than the noise of plain steps: in the middle half of turns."""
-        return self.looking[0] > 0
+        """Whether the overhead is above the noise of plain steps: in the middle half of turns."""
+        return self.overhead[0] > 0
 
 
 def measured(panel, curve, constants, seconds, say):
@@ -210,28 +213,27 @@ def measured(panel, curve, constants, seconds, say):
 
 def _expected_seconds(found, before, constants):
     """Return what a point takes: two steps of each to begin with, then turns of at least one."""
-    step = found.size.step_operations * constants.in_graph / 1e9
-    looking = found.counted / 1e3
-    if before is not None:  # what was measured knows more than what is counted
+    step = found.size.step_operations * constants.product / 1e9
+    overhead = found.counted / 1e3
+    if before is not None:  # not everything is counted
         plain, recorded = np.median(before.times, axis=0) / 1e3
         step = plain * found.size.step_operations / before.size.step_operations
-        looking = max(looking, (recorded - plain) * found.counted / before.counted)
-    return (2 * step + looking) * (2 + FEWEST)
+        overhead = max(overhead, (recorded - plain) * found.counted / before.counted)
+    return (2 * step + overhead) * (2 + FEWEST)
 
 
 def _expected_bytes(found):
     """Return what a point needs beyond TensorFlow: weights, gradients, batches, records."""
-    size, side = found.size, found.work.side
+    size, work = found.size, found.work
     batch = 4 * size.rows * size.width
     weights = 2 * 2 * 4 * size.layers * size.width**2
-    # Float64 copies on the side of the features: cast, padded, gathered, of both factors.
-    copies = 0 if side == "rows" else 2 * 3 * 2 * size.layers * batch
-    return weights + 2 * size.layers * batch + copies + 4 * found.work.kept + 3 * batch
+    statistics = work.statistics + max(work.statistics, 2 * batching.TOGETHER_BYTES)
+    return weights + (2 * size.layers + 3) * batch + 4 * work.factors + statistics
 
 
 def _turns(size, seconds):
     """Return milliseconds per plain and recorded step, `[turn, 2]`, and the steps of a turn."""
-    trainers = [trainer(size, case) for case in (PLAIN, WATCHED)]
+    trainers = [trainer(size, case) for case in (PLAIN, RECORDED)]
     most = min(LONGEST, max(1, int(DATA_BYTES / (4 * size.rows * size.width))))
     steps, data = 1, size.data(1)
     for train in trainers:
@@ -248,7 +250,7 @@ def _turns(size, seconds):
 def row(panel, curve, found):
     """Return a table row, see `HEAD`."""
     plain, recorded = np.median(found.times, axis=0)
-    low, middle, high = found.looking
+    low, middle, high = found.overhead
     return [
         panel,
         curve.title,
@@ -290,7 +292,7 @@ def fitted(points):
     values = [found.value for found in largest]
     lines = (
         exponent(values, [of(found) for found in largest])
-        for of in (lambda found: found.looking[1], lambda found: found.counted)
+        for of in (lambda found: found.overhead[1], lambda found: found.counted)
     )
     return largest, *lines
 
@@ -309,7 +311,7 @@ def fit_row(panel, curve, points):
 
 
 def _sides(points):
-    """Return where the side changes, in words."""
+    """Return where the side changes, as a text."""
     runs = []
     for found in points:
         if not runs or runs[-1][0] != found.work.side:
@@ -321,10 +323,9 @@ def memory_rows(panel, curve, points):
     """Yield table rows, see `MEMORY_HEAD`, of the middle of a curve and of its end."""
     chosen = sorted({len(points) // 2, len(points) - 1}) if points else []
     for found in (points[j] for j in chosen):
-        plain, watched = (peak_bytes(found.size, case, found.steps) for case in (PLAIN, WATCHED))
-        sizes = (plain, watched, watched - plain)
-        kept = (found.work.kept, found.work.condensed)
-        megabytes = [f"{each / 1e6:.0f}" for each in sizes] + [f"{each / 1e6:.2f}" for each in kept]
+        plain, recorded = (peak_bytes(found.size, case, found.steps) for case in (PLAIN, RECORDED))
+        megabytes = [f"{n / 1e6:.0f}" for n in (plain, recorded, recorded - plain)]
+        megabytes += [f"{n / 1e6:.2f}" for n in (found.work.factors, found.work.statistics)]
         yield [panel, curve.title, found.value, *megabytes]
 
 
@@ -348,7 +349,7 @@ def figure(found):
         ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30 if len(ticks) > 6 else 0)
         ax.minorticks_off()
         ax.set_xlabel(panel)
-        ax.set_ylabel("looking, ms of a recorded step")
+        ax.set_ylabel("overhead, ms of a recorded step")
         ax.grid(color="0.93")
         ax.legend(fontsize=8.5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     fig.legend(handles=_key(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
@@ -366,7 +367,7 @@ def _draw(ax, colour, marker, curve, points):
     counted = [(found.value, found.counted) for found in points]
     ax.plot(*zip(*counted, strict=True), ":", color=colour, linewidth=1.6)
     for found in points:
-        low, middle, high = found.looking
+        low, middle, high = found.overhead
         if found.is_clear:
             face = "white" if found.work.side == "rows" else colour
             ax.plot([found.value] * 2, [low, high], color=colour, linewidth=1)
@@ -393,15 +394,15 @@ def _key():
 
 
 def constants_table(constants):
-    """Return a table of eigenvalue problems and of what they cost in products."""
-    head = ["size d", "eigenvalues, ms", "ns per d³", "product of two, ns per d³", "ratio"]
+    """Return a table of the times of eigenvalue problems and of products."""
+    head = ["size d", "eigenvalues, ms", "ns per d³", "product, ns per d³", "ratio"]
     lines = [
         [
             d,
             f"{cube * d**3 / 1e6:.3f}",
             f"{cube:.3f}",
-            f"{constants.product[d]:.4f}",
-            f"{cube / constants.product[d]:.1f}",
+            f"{constants.products[d]:.4f}",
+            f"{cube / constants.products[d]:.1f}",
         ]
         for d, cube in constants.eigen.items()
     ]
@@ -410,13 +411,10 @@ def constants_table(constants):
 
 COUNTED = [
     ["", "side of rows", "side of features"],
-    ["chosen", "where `r` is small against `w`", "else (`spectra/costs.py`)"],
-    [
-        "kept by the step",
-        "`r w` numbers in float32, each factor",
-        "the same, or `(1 + g) w²` in float64",
-    ],
-    ["products", "`r² w` of each factor, in the thread", "`r i²`, `r o²`, `r i o`, in the thread"],
+    ["chosen", "where `r` is small against `w`", "else (`spectra/plan.py`)"],
+    ["factors, float32", "`r w` numbers each", "the same"],
+    ["statistic, float64", "`r²` numbers of each factor", "`(1 + g) w²` of each matrix"],
+    ["products", "`r² w / 2` of each factor", "`r i² / 2`, `r o² / 2`, `r i o`"],
     ["eigenvalue problems", "of size `r` and `r_g`", "`1 + g` of size `w`"],
     ["exponent in width", "1, by products", "2 by products, 3 by eigenvalues"],
     ["exponent in rows", "2 by products, 3 by eigenvalues", "1 by products, 0 by eigenvalues"],
@@ -430,34 +428,29 @@ def held():
     """Return a table of what may be held at one time, by the constants of the code."""
     lines = [
         [
-            "records in the queue",
-            f"{logger.CAPACITY}, or {_megabytes(logger.CAPACITY_BYTES)}, or one",
-            "`logger.py`",
-        ],
-        [
-            "records on their way to the thread",
+            "factors of steps on their way to the thread",
             f"{_megabytes(solver.BACKLOG_BYTES)} and the latest",
             "`solver.py`",
         ],
         [
-            "condensed records",
-            f"{pile.TOGETHER}, or {_megabytes(pile.TOGETHER_BYTES)} and a buffer",
-            "`spectra/pile.py`",
+            "rows in float64",
+            f"{base.CHUNK_NUMBERS:,} numbers a thread, or an example's",
+            "`matrices/base.py`",
+        ],
+        [
+            "statistics of steps",
+            f"{batching.TOGETHER} steps, or {_megabytes(batching.TOGETHER_BYTES)} and the latest",
+            "`spectra/batching.py`",
         ],
         [
             "blocks of groups solved together",
-            f"{_megabytes(row_grams.CHUNK_BYTES)}, or one",
-            "`spectra/row_grams.py`",
+            f"{_megabytes(row_gram.CHUNK_BYTES)}, or one",
+            "`spectra/row_gram.py`",
         ],
         [
             "sums of examples solved together",
-            f"{_megabytes(example_sums.CHUNK_BYTES)}, or one",
-            "`spectra/example_sums.py`",
-        ],
-        [
-            "spectra that wait for a table",
-            f"{_megabytes(pile.HANDED_OUT_BYTES)}, and those last solved",
-            "`spectra/pile.py`",
+            f"{_megabytes(feature_gram.CHUNK_BYTES)}, or one",
+            "`spectra/feature_gram.py`",
         ],
         [
             "the log",
@@ -469,22 +462,22 @@ def held():
 
 
 PAGE = """\
-# How what looking costs grows
+# How the overhead grows
 
 Made by `python -m benchmarks.scale --seconds {seconds} --write {write}` (`make bench-scale`), in
 {minutes:.0f} minutes. {machine}.
 
-![What looking costs against width, rows, groups and layers, two curves each: measured, fitted and
+![Overhead against width, rows, groups and layers, two curves each: measured, fitted and
 counted](images/scale.png)
 
 Dense layers of one width on random data, plain gradient descent, groups that divide the batch,
 three quantities of every layer and group, all singular values, every step
-(`benchmarks/equal_layers.py`). *Looking* is the time of a recorded step beyond that of a plain one:
-each turn trains both, the median of the differences is told, and their middle half. Where that
-reaches below zero, looking is lost in the noise of plain steps.
+(`benchmarks/equal_layers.py`). *Overhead* is the time of a recorded step beyond that of a plain
+one: each turn trains both; the table has the median of the differences, and their middle half.
+Where that reaches below zero, the overhead is lost in the noise of plain steps.
 
 *Counted* is arithmetic: the multiplications of what the library chooses to do
-(`benchmarks/counting.py`), times the constants measured below, one after the other. Looking takes
+(`benchmarks/counting.py`), times the constants measured below, one after the other. The overhead is
 less where cores are free, as threads work beside training, and more where operations are many
 or wait for memory, which is not counted. The points below as a table to compute with:
 [scale.csv](scale.csv).
@@ -502,26 +495,24 @@ in `g` groups of `r_g` rows:
 
 {counted}
 
-Factors of more than {most_kept:,} numbers, and all where there is a GPU, are multiplied in the
-graph, which then keeps Gram matrices. On the side of the rows, a factor with fewer features than
-rows is its own root, and its problems have its size. With as many groups as examples, or more, what
-is kept are parts of examples: the thread adds them up, `n g i o` more products. The regime changes
-where the cheaper side does: in the table above, *sides*.
+On the side of the rows, a factor with fewer features than rows is its own root, and its problems
+have its size. With as many groups as examples, or more, the statistic has a part of each example
+(*examples*), which are added up later, `n g i o` more products. Of a large activation or adjoint
+each group may take the side that is smaller for it (*each*). The regime changes where the cheaper
+side does: in the table above, *sides*.
 
-A plain step has `3 r i o` multiplications for a layer. So on the side of the rows looking vanishes
-against it, as `r / w`, while on the side of the features products are a constant part of it, and
-eigenvalues grow as `g w / r`.
+A plain step has `3 r i o` multiplications for a layer. So on the side of the rows the overhead
+vanishes against it, as `r / w`, while on the side of the features products are a constant part of
+it, and eigenvalues grow as `g w / r`.
 
 ## Constants
 
-One core, float64, measured just before the curves. *Ratio*: what an eigenvalue problem takes, in
-multiplications of such a product for each `d³`; `costs.EIGEN`, by which the side is chosen, is
-{eigen_now:g}.
+One core, float64, measured just before the curves. *Product* is that of two square matrices;
+*ratio*: what an eigenvalue problem takes, in multiplications of such a product for each `d³`.
+`EIGEN` of `spectra/host.py`, by which the side is chosen, is {eigen_now:g}. Products are counted at
+the {product:.3f} ns of size {size}; a Gram matrix has half the multiplications.
 
 {constants}
-
-A multiplication of a float64 product takes {in_graph:.3f} ns in the graph (all cores, `AᵀA` of
-{product}) and {in_thread:.3f} ns in the thread (one core, `A Aᵀ`, of which NumPy computes half).
 
 ## Points
 
@@ -532,8 +523,8 @@ A multiplication of a float64 product takes {in_graph:.3f} ns in the graph (all 
 ## Memory
 
 Measured: peak resident memory of a process that trains three epochs of a turn's steps, TensorFlow
-and the data included. Counted: what a record holds in the queue, and when the thread has condensed
-it.
+and the data included. Counted: the activations and adjoints of a recorded step (*factors*), and the
+statistics that the thread reduces them to.
 
 {memory}
 
@@ -556,29 +547,26 @@ def page(found, left_out, memory, constants, **options):
     """
     said = "\n".join(f"- {each}" for each in left_out)
     costs_rows = [row(panel, curve, each) for panel, curve, points in found for each in points]
-    looking_by_counted = [
-        each.looking[1] / each.counted
+    overhead_by_counted = [
+        each.overhead[1] / each.counted
         for _, _, points in found
         for each in fitted(points)[0]
         if each.work.side == "features"
     ]
-    _, rows, features = PRODUCT
     return PAGE.format(
         machine=machine(),
         fitted=FITTED,
         fits=table(FIT_HEAD, [fit_row(*one) for one in found]),
         constants=constants_table(constants),
         eigen_now=EIGEN,
-        most_kept=MOST_KEPT,
-        in_graph=constants.in_graph,
-        in_thread=constants.in_thread,
-        product=f"{rows} rows of {features}",
+        product=constants.product,
+        size=PRODUCT,
         left_out=f"Left out:\n\n{said}" if said else "None was left out.",
         points=table(HEAD, costs_rows),
         memory=table(MEMORY_HEAD, memory),
         counted=table(COUNTED[0], COUNTED[1:]),
         held=held(),
-        plan=plan(constants, looking_by_counted),
+        plan=plan(constants, overhead_by_counted),
         **options,
     )
 
@@ -587,15 +575,20 @@ def _megabytes(size):
     return f"{size / 1e6:g} MB"
 
 
-def main():
-    """Measure, print, and write the page if asked."""
+def main(arguments=None):
+    """Measure, print, and write the page if asked.
+
+    Args:
+        arguments: List of the command line's arguments, those of the process if not given.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3, help="of each point, or more")
     parser.add_argument("--only", choices=PANELS, help="measure what grows in this way")
+    parser.add_argument("--quick", action="store_true", help="few points, to try the command")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     begin = time.monotonic()
-    constants = measured_constants()
+    constants = measured_constants(QUICK_SIZES if options.quick else EIGENVALUE_SIZES)
     print(constants_table(constants), flush=True)
     found, left_out, memory = {}, [], []
 
@@ -608,7 +601,8 @@ def main():
         if options.only not in (None, panel):
             continue
         found[panel] = []
-        for curve in curves:
+        for whole in curves:
+            curve = replace(whole, values=whole.values[: QUICK_POINTS if options.quick else None])
             points = []
             for new in measured(panel, curve, constants, options.seconds, leave_out):
                 print(" | ".join(map(str, row(panel, curve, new))), flush=True)

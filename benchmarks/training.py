@@ -1,4 +1,4 @@
-"""Plain and watched training of a workload, and the resident memory that either needs.
+"""Plain and recorded training of a workload, and the resident memory that either needs.
 
     python -m benchmarks.training "3D CNN" "every step"
 
@@ -8,7 +8,6 @@ trains in a process of its own and prints its peak resident memory in bytes.
 import os
 import subprocess
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -16,7 +15,7 @@ import keras
 
 import keras_spectral as ks
 from benchmarks.memory import peak_resident
-from benchmarks.untuned import fit
+from benchmarks.untuned import timed_fit
 from benchmarks.workloads import WORKLOADS
 
 PLAIN, NEVER, ALWAYS, TOP, SOMETIMES = (
@@ -34,7 +33,7 @@ CASES = {
     TOP: ks.Spectra(top_k=16, method="subspace"),
     SOMETIMES: 16,
 }
-"""What is recorded; `None` by a model that is not ours."""
+"""What is recorded; `None` by a plain `keras.Model`."""
 
 MEMORY_EPOCHS = 3
 """Of a training whose memory is read."""
@@ -64,9 +63,8 @@ def trainer(workload, spectra, steps, jit_compile="auto"):
     )
 
     def train():
-        begin = time.perf_counter()
-        fit(model, x, y, batch_size=workload.batch, verbose=0, **extra)
-        return (time.perf_counter() - begin) / steps * 1e3
+        seconds = timed_fit(model, x, y, batch_size=workload.batch, verbose=0, **extra)
+        return seconds / steps * 1e3
 
     return train
 

@@ -130,7 +130,7 @@ def subjects_of(settings):
 
 
 def look_settings(settings):
-    """Return what to record at a look: a `Spectra`.
+    """Return what an evaluation records: a `Spectra`.
 
     Args:
         settings: See `settings_of`.

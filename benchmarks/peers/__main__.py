@@ -1,9 +1,9 @@
-"""What looking costs by other means, on the same networks, data and machine.
+"""The overhead of other tools, on the same networks, data and machine.
 
     python -m benchmarks.peers [--seconds 5] [--only NAME] [--write docs/benchmarks-peers.md]
 
 First every peer must find the singular values of a small network that NumPy computes in float64.
-Then plain and watched steps of each take turns in a process of its own.
+Then plain and recorded steps of each take turns in a process of its own.
 """
 
 import argparse
@@ -39,7 +39,7 @@ OVERHEAD, TIMES = "overhead, ms per step", "times ours"
 HEAD = [
     "workload",
     "peer",
-    "watched steps",
+    "recorded steps",
     "plain, ms per step",
     OVERHEAD,
     "ratio to plain",
@@ -74,8 +74,8 @@ def reports(name, task, seconds):
     found = [json.loads(line) for line in lines]
     if late:
         why = f"ended after {LIMIT} s"
-        if found and "watching" in found[-1]:
-            why = f"two watched steps took more than {time.time() - found[-1]['watching']:.0f} s"
+        if found and "began" in found[-1]:
+            why = f"two recorded steps took more than {time.time() - found[-1]['began']:.0f} s"
         end = [{"failed": "out of time", "why": why}]
     return found + end
 
@@ -110,16 +110,16 @@ def measured(workload, seconds):
         # Ours is in every quotient.
         found = reports(name, task, seconds * 3 if name in OURS.values() else seconds)
         cells = dict.fromkeys(HEAD, "") | {"workload": workload, "peer": name}
-        repeats = [line for line in found if "watched" in line]
+        repeats = [line for line in found if "recorded" in line]
         if repeats:
-            overheads[name] = _median(repeats, lambda line: line["watched"] - line["plain"])
+            overheads[name] = _median(repeats, lambda line: line["recorded"] - line["plain"])
             ours = overheads.get(OURS[quantities], 0.0)
             cells |= {
-                "watched steps": sum(line["steps"] for line in repeats),
+                "recorded steps": sum(line["steps"] for line in repeats),
                 "plain, ms per step": _digits(_median(repeats, lambda line: line["plain"])),
                 OVERHEAD: _digits(overheads[name]),
                 "ratio to plain": _digits(
-                    _median(repeats, lambda line: line["watched"] / line["plain"])
+                    _median(repeats, lambda line: line["recorded"] / line["plain"])
                 ),
                 TIMES: _digits(overheads[name] / ours) if ours > 0 else "",
                 "plain, MB": f"{found[0]['plain_peak'] / 1e6:.0f}",
@@ -162,25 +162,25 @@ def _ending(status):
 
 
 PAGE = """\
-# What looking costs by other means
+# The overhead of other tools
 
 Made by `python -m benchmarks.peers --seconds {seconds} --write {write}` (`make bench-peers`).
 {machine}, {packages}.
 
-What a user would pick instead, on the networks and data of `benchmarks/workloads.py`: two groups
-and the whole batch, every step, exact. *Overhead* is a watched step minus a plain step of the same
+What a user would choose instead, on the networks and data of `benchmarks/workloads.py`: two groups
+and the whole batch, every step, exact. *Overhead* is a recorded step minus a plain step of the same
 framework; both take turns in one process, a process for each peer and network. *Times ours* is the
 overhead as a multiple of that of keras_spectral for the same quantities:
 
 {summary}
 
-Below 1, the peer costs less than we do. An exception's name, or a signal's: it cannot do this
-network. Nothing: our own overhead has no number, or was lost in the noise of the machine.
+Below 1, the peer has less overhead. An exception's name, or a signal's: it cannot do this network.
+Nothing: our own overhead has no number, or was lost in the noise of the machine.
 
 The aim was 20 times on MLP 1024x4, and 5 times on every network, of hooks, a pass per group and
 gradients of examples. It is reached where the smaller side of every matrix is a batch. It is missed
 where matrices have hundreds of rows *and* features: their products and eigenvalue problems are most
-of our cost ([profile](benchmarks.md#where-it-goes)), and no way to the same spectra is without
+of our overhead ([profile](benchmarks.md#where-it-goes)), and no way to the same spectra is without
 them. Hooks take singular values of the same matrices, in float32. A pass per group finds gradients
 alone, in as many backward passes as there are groups: on the 1D CNN a pass takes less time than
 float64 products of its patches with the adjoint.
@@ -217,9 +217,9 @@ examples; here only their cost counts. keras_spectral trains by `fit`, the Tenso
 
 ## Times and memory
 
-Medians over repeats. *Watched steps* says how many were timed, beside a first one. *Plain, MB* is
-the peak resident memory of the process before it watched, *peak* afterwards. The same as a table to
-compute with: [peers.csv](peers.csv).
+Medians over repeats. *Recorded steps* says how many were timed, beside a first one. *Plain, MB* is
+the peak resident memory of the process before its first recorded step, *peak* at its end. The same
+as a table to compute with: [peers.csv](peers.csv).
 
 {table}
 
@@ -238,13 +238,17 @@ gradient, all that Cockpit has in common with the rest. Allowed: {tolerance:.0e}
 """
 
 
-def main():
-    """Check, measure, print, and write the page if asked."""
+def main(arguments=None):
+    """Check, measure, print, and write the page if asked.
+
+    Args:
+        arguments: List of the command line's arguments, those of the process if not given.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=5, help="of each peer and workload, or more")
     parser.add_argument("--only", help="measure the workloads whose names hold this")
     parser.add_argument("--write", type=Path, help="Markdown page to write")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     checks = [checked(name) for name in PEERS]
     print(table(CHECK_HEAD, checks), flush=True)
     rows, reasons = [], []

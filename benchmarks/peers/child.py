@@ -45,7 +45,7 @@ FEWEST = 3
 """Repeats, if time allows."""
 
 BLOCK = 0.3
-"""Seconds of plain, then of watched steps, that make a repeat, at least."""
+"""Seconds of plain, then of recorded steps, that make a repeat, at least."""
 
 
 def run(name, folder, seconds):
@@ -76,19 +76,19 @@ def run(name, folder, seconds):
 
 def _checked(peer, task, quantities):
     batch = next(task.batches())
-    peer.watched(0.0)
+    peer.recorded(0.0)
     errors = oracle.errors(peer.found(), oracle.spectra(*batch, GROUPS), quantities)
     yield {"errors": errors}
 
 
 def _timed(peer, seconds):
     peer.plain(0.0)
-    yield {"plain_peak": peak_resident(), "watching": time.time()}
-    peer.watched(0.0)
+    yield {"plain_peak": peak_resident(), "began": time.time()}
+    peer.recorded(0.0)
     end, number = time.monotonic() + seconds, 0
     while number < FEWEST or time.monotonic() < end:
-        (plain, _), (watched, steps) = peer.plain(BLOCK), peer.watched(BLOCK)
-        yield {"plain": plain, "watched": watched, "steps": steps, "peak": peak_resident()}
+        (plain, _), (recorded, steps) = peer.plain(BLOCK), peer.recorded(BLOCK)
+        yield {"plain": plain, "recorded": recorded, "steps": steps, "peak": peak_resident()}
         number += 1
 
 

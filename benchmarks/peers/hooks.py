@@ -13,7 +13,7 @@ from benchmarks.peers.torch_networks import network, plain, tensors
 CONVOLUTIONS = (nn.Conv1d, nn.Conv3d)
 
 
-class Watched:
+class Recorded:
     """What came into a layer and what the loss's gradient is where it came out, call by call."""
 
     def __init__(self, layer):
@@ -61,7 +61,7 @@ def hooks_and_svdvals(task):
     """Return the peer."""
     model, optimizer = network(task)
     layers = {
-        name: Watched(layer)
+        name: Recorded(layer)
         for name, layer in model.named_modules()
         if isinstance(layer, (nn.Linear, *CONVOLUTIONS))
     }
@@ -83,5 +83,5 @@ def hooks_and_svdvals(task):
         optimizer.step()
         return found
 
-    watched = Loop(step, task)
-    return Peer(plain(task), watched, lambda: watched.result)
+    recorded = Loop(step, task)
+    return Peer(plain(task), recorded, lambda: recorded.result)

@@ -32,5 +32,5 @@ def opacus(task):
         optimizer.step()
         return found
 
-    watched = Loop(step, task)
-    return Peer(plain(task), watched, lambda: watched.result)
+    recorded = Loop(step, task)
+    return Peer(plain(task), recorded, lambda: recorded.result)

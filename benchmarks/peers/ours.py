@@ -28,7 +28,7 @@ def _of_small_mlp(task, spectra, quantities):
     model.set_weights([array for pair in oracle.parameters() for array in pair])
     model.compile("adam", "sparse_categorical_crossentropy", spectra=spectra)
 
-    def watched(seconds):
+    def recorded(seconds):
         model.fit(task.x, task.y, batch_size=task.batch, groups=task.labels, verbose=0)
 
     def found():
@@ -40,7 +40,7 @@ def _of_small_mlp(task, spectra, quantities):
             for group in GROUPS
         }
 
-    return Peer(lambda seconds: None, watched, found)
+    return Peer(lambda seconds: None, recorded, found)
 
 
 every_step = functools.partial(_peer, spectra=CASES[ALWAYS], quantities=QUANTITIES)

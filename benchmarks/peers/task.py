@@ -84,15 +84,15 @@ class Loop:
 
 
 class Peer(NamedTuple):
-    """Training without looking, and with.
+    """Training without recording, and with.
 
     Attributes:
         plain: Function of seconds, as `Loop`.
-        watched: The same.
-        found: Function that returns what the last watched step found: singular values by
+        recorded: The same.
+        found: Function that returns what the last recorded step found: singular values by
             `(layer, quantity, group)`, or what `oracle.errors` compares in their place.
     """
 
     plain: Callable[[float], Any]
-    watched: Callable[[float], Any]
+    recorded: Callable[[float], Any]
     found: Callable[[], dict]

@@ -88,7 +88,7 @@ def _peer(task, gradients):
     }
 
     @tf.function
-    def watched(x, y, masks):
+    def recorded(x, y, masks):
         masks = tf.cast(masks, tf.float32)
         values = list(kernels.values())
         of_batch, of_groups = gradients(model, values, x, y, masks)
@@ -98,7 +98,7 @@ def _peer(task, gradients):
             for name, gradient in zip(kernels, of_groups, strict=True)
         }
 
-    loop = Loop(lambda *batch: tf.nest.map_structure(lambda t: t.numpy(), watched(*batch)), task)
+    loop = Loop(lambda *batch: tf.nest.map_structure(lambda t: t.numpy(), recorded(*batch)), task)
 
     def found():
         return {

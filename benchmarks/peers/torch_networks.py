@@ -236,7 +236,7 @@ def tensors(x, y, masks):
 
 
 def plain(task):
-    """Return a `Loop` that looks at nothing."""
+    """Return a `Loop` that records nothing."""
     model, optimizer = network(task, fused=True)
 
     def step(x, y, masks):
