@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,3 +25,15 @@ def fixed_seed():
     """Give every test the same random start, whatever ran before."""
     keras.utils.set_random_seed(0)
     keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(params=["host", "another device"])
+def device(request, monkeypatch):
+    """Where tensors lie. Those on another device stay tensors until they are fetched."""
+    if request.param == "another device":
+        from keras_spectral.matrices.base import array
+
+        for name, module in list(sys.modules.items()):
+            if name.startswith("keras_spectral") and vars(module).get("array") is array:
+                monkeypatch.setattr(module, "array", lambda tensor: tensor)
+    return request.param
