@@ -125,7 +125,7 @@ def test_finite_puts_zeros_in_the_place_of_nan_and_inf(case, device):
 
 
 def test_calls_are_joined_in_their_order(case):
-    both, wanted, _ = case
+    both, *_ = case
     how = both.kernel, both.strides, both.dilation, both.padding, both.n_blocks
     first, second = (Patches((x,), *how) for x in both.inputs)
     np.testing.assert_array_equal(first.joined([second]).rows(), both.rows())
