@@ -27,13 +27,19 @@ def fixed_seed():
     keras.backend.clear_session(free_memory=False)
 
 
-@pytest.fixture(params=["host", "another device"])
-def device(request, monkeypatch):
-    """Where tensors lie. Those on another device stay tensors until they are fetched."""
-    if request.param == "another device":
-        from keras_spectral.matrices.base import array
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Pretend that all tensors lie on another device: they stay tensors until they are fetched."""
+    from keras_spectral.matrices.base import array
 
-        for name, module in list(sys.modules.items()):
-            if name.startswith("keras_spectral") and vars(module).get("array") is array:
-                monkeypatch.setattr(module, "array", lambda tensor: tensor)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("keras_spectral") and vars(module).get("array") is array:
+            monkeypatch.setattr(module, "array", lambda tensor: tensor)
+
+
+@pytest.fixture(params=["host", "another device"])
+def device(request):
+    """Where tensors lie."""
+    if request.param == "another device":
+        request.getfixturevalue("elsewhere")
     return request.param
