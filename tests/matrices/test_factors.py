@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_spectral.matrices.base import Rows
 from keras_spectral.matrices.factors import (
     Factors,
     WeightMatrices,
@@ -12,7 +13,6 @@ from keras_spectral.matrices.factors import (
     joined_calls,
     with_positions,
 )
-from keras_spectral.matrices.base import Rows
 from keras_spectral.matrices.gates import Gates
 from keras_spectral.matrices.members import Members
 from keras_spectral.matrices.one_hot import OneHot

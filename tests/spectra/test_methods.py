@@ -279,7 +279,7 @@ def test_nan_stays_in_its_group_its_layer_and_its_step(method, bad, groups):
     factors, bad_ones = (Factors(tf.constant(x), tf.constant(d)) for x in (a, broken))
     found = spectra([([bad_ones, factors], mask), ([factors, factors], mask)], method)
     assert len(found) == 2 * 2 * 3 * (1 + mask.shape[1])
-    for (step, weight, quantity, g), (sigma, norm, residual) in found.items():
+    for (step, weight, quantity, g), (sigma, norm, _) in found.items():
         has_it = g == 0 or g % 2 == 1
         hit = step == 0 and weight == 0 and quantity != "adjoint" and has_it
         assert np.isnan(sigma).all() == hit
