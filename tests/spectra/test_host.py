@@ -98,8 +98,9 @@ def test_matrices_with_equal_or_no_eigenvalues(matrix):
     assert_eigenvalues(np.stack([matrix, np.eye(9)]))
 
 
-def test_a_matrix_does_not_depend_on_those_it_is_solved_with():
-    matrices = gram_matrices(37, 24, np.logspace(0, -5, 24), seed=0)
+@pytest.mark.parametrize("d", [24, 60, LARGEST, LARGEST + 2])
+def test_a_matrix_does_not_depend_on_those_it_is_solved_with(d):
+    matrices = gram_matrices(37, d, np.logspace(0, -5, d), seed=0)
     alone = np.concatenate([eigenvalues(matrix[None]) for matrix in matrices])
     np.testing.assert_array_equal(eigenvalues(matrices), alone)
 
@@ -117,6 +118,12 @@ def test_views_and_stacks_of_stacks():
 )
 def test_no_matrices_and_empty_ones(shape):
     assert eigenvalues(np.zeros(shape)).shape == shape[:-1]
+
+
+@pytest.mark.parametrize("d", [1, 24, 60, 200])
+def test_one_matrix_alone(d):
+    (matrix,) = gram_matrices(1, d, np.ones(d), seed=0)
+    assert_eigenvalues(matrix)
 
 
 def test_only_lower_triangles_are_read():
