@@ -31,7 +31,7 @@ class Solver:
         self._made = []
         self._batching = Batching(settings)
         self._membership = None
-        self._submitted = None
+        self._latest = None
 
     def submit(self, step, epoch, factors, mask, membership):
         """Hand over a recorded step.
@@ -45,11 +45,9 @@ class Solver:
         """
         shares = membership.shares if mask.shape[1] else ()
         given = Step(step, epoch, factors, mask, shares)
-        if (
-            membership is not self._submitted
-        ):  # a job of its own: if it fails, this step is not lost
-            self._submit(0, self._rest)
-            self._submitted = membership
+        if membership is not self._latest:
+            self._submit(0, self._rest)  # a job of its own: if it fails, this step is not lost
+            self._latest = membership
         self._submit(_nbytes(factors), functools.partial(self._add, given, membership))
 
     def done(self):
