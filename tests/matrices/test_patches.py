@@ -227,6 +227,25 @@ def test_gram_of_float32_inputs_has_the_digits_of_float64():
         )
 
 
+@pytest.mark.parametrize("cost", [0.0, np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_patches_in_half_precision_are_exact_in_float64(dtype, cost, monkeypatch, device):
+    monkeypatch.setattr(lagged, "LAGGED", cost)
+    rng = np.random.default_rng(0)
+    x, delta = (tf.cast(rng.standard_normal((2, 9, w)), dtype) for w in (3, 4))
+    wide, d = (tf.cast(part, tf.float64).numpy() for part in (x, delta))
+    found, wanted = (
+        Patches((x,), (3,), (1,), (1,), "same", 1),
+        looked_up(wide, (3,), (1,), (1,), "same"),
+    )
+    np.testing.assert_array_equal(found.rows(), wanted.reshape(-1, 9))
+    assert_gram(found.gram(), wanted)
+    np.testing.assert_allclose(found.energies(), np.sum(wanted**2, axis=(1, 2)), rtol=PRECISE)
+    np.testing.assert_array_equal(found.finite().rows(), found.rows())
+    product, scale = np.einsum("nsi,nso->io", wanted, d), np.linalg.norm(wanted) * np.linalg.norm(d)
+    close(found.product(Rows(delta)), product, scale, SINGLE)
+
+
 def test_patches_that_a_graph_made_of_sizes_it_does_not_know():
     x = np.random.default_rng(0).standard_normal((3, 6, 5, 2)).astype("f")
 

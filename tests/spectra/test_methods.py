@@ -194,6 +194,21 @@ def assert_equal_to_numpy(a, d, mask, method="auto", tolerance=TOLERANCE):
     assert_spectra(spectra(steps, method), matrix, members_of(mask, len(a)), tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_is_no_reason_for_other_spectra(method, dtype, device):
+    rng = np.random.default_rng(0)
+    a, d = (tf.cast(rng.standard_normal((6, 3, w)), dtype) for w in (5, 4))
+    wide = [tf.cast(x, tf.float64).numpy() for x in (a, d)]
+    mask = MASKS["some in both"]
+
+    def matrix(step, weight, quantity, own):
+        x, y = (part[own].reshape(-1, part.shape[-1]) for part in wide)
+        return {"activation": x, "adjoint": y, "gradient": x.T @ y}[quantity]
+
+    assert_spectra(spectra([([Factors(a, d)], mask)], method), matrix, members_of(mask, 6))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(*(st.integers(1, high) for high in (12, 4, 12, 12))),
