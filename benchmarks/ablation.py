@@ -16,8 +16,7 @@ from pathlib import Path
 from benchmarks.page import machine, table, with_section
 from benchmarks.training import ALWAYS, CASES, PLAIN, trainer
 from benchmarks.workloads import WORKLOADS
-from keras_spectral.compiled import LIBRARY, compiled
-from keras_spectral.matrices import lagged
+from keras_spectral.compiled import LIBRARY, compiled, lagged
 from keras_spectral.spectra import host
 
 FUNCTIONS = {"eigenvalues": host, "lattice_products": lagged}

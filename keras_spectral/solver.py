@@ -30,6 +30,7 @@ class Solver:
         self._made = []
         self._batching = Batching(settings)
         self._membership = None
+        self._latest = None
 
     def submit(self, step, epoch, factors, mask, membership):
         """Hand over a recorded step.
@@ -44,6 +45,9 @@ class Solver:
         shares = membership.shares if mask.shape[1] else ()
         factors = {name: own.on_host() for name, own in factors.items()}
         given = Step(step, epoch, factors, mask, shares)
+        if membership is not self._latest:
+            self._submit(0, self._rest)  # a job of its own: if it fails, this step is not lost
+            self._latest = membership
         n_bytes = sum(own.nbytes for own in factors.values())
         self._submit(n_bytes, functools.partial(self._add, given, membership))
 

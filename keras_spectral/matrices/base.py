@@ -71,7 +71,7 @@ class Matrix:
         Returns:
             Array `[n, s, c]` of the type of the columns.
         """
-        found = self.rows().astype(columns.dtype) @ columns
+        found = np.asarray(self.rows(), columns.dtype) @ columns
         return found.reshape(self.n, self.positions, -1)
 
     def rmatmul(self, rows):
@@ -83,7 +83,7 @@ class Matrix:
         Returns:
             Array `[w, c]` of the type of `rows`.
         """
-        own = self.rows().astype(rows.dtype)
+        own = np.asarray(self.rows(), rows.dtype)
         return own.T @ rows.reshape(len(own), -1)
 
     def energies(self):
@@ -167,7 +167,7 @@ def array(tensor):
     """
     if isinstance(tensor, np.ndarray):
         return tensor
-    return tensor.numpy() if "CPU" in tensor.device else tensor
+    return np.asarray(tensor) if "CPU" in tensor.device else tensor  # `numpy()` would copy
 
 
 def float64(x):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_spectral.matrices.base import Rows, array
+from keras_spectral.matrices.base import Rows, array, taken
 from keras_spectral.settings import QUANTITIES
 
 FACTORS = ("activation", "adjoint")
@@ -181,11 +181,10 @@ class WeightMatrices:
         if known is not None:
             return np.asarray(array(known)[g], dtype=float)
         if each is not None:
-            own = array(each) if examples is None else array(each)[examples]
-            return np.asarray(own, dtype=float).sum(axis=0)
+            return np.asarray(taken(array(each), examples), dtype=float).sum(axis=0)
         if isinstance(self.adjoint, Rows):
-            return self.activation.product(self.adjoint, examples)
-        return self.adjoint.product(self.activation, examples).T
+            return np.asarray(self.activation.product(self.adjoint, examples))
+        return np.asarray(self.adjoint.product(self.activation, examples)).T
 
 
 def as_matrix(part):

@@ -79,7 +79,8 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         """Return the patches of some examples in float64, blocks of channels first."""
         calls = [self._columns(x, windows, examples) for x, windows in self._calls()]
         if not isinstance(calls[0], np.ndarray):
-            return tf.reshape(tf.transpose(tf.concat(calls, 2), [1, 2, 0]), [-1, self.width])
+            columns = tf.reshape(tf.concat(calls, 2), [self.width, -1])
+            return tf.transpose(self._by_block(columns))
         columns = calls[0] if len(calls) == 1 else np.concatenate(calls, axis=2)
         return self._by_block(columns.reshape(self.width, -1)).T
 
@@ -111,12 +112,12 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         """Return the product with some columns: a convolution by them as filters."""
         filters = tf.reshape(columns, [*self.kernel, self._channels, columns.shape[-1]])
         found = [w.convolved(tf.cast(x, filters.dtype), filters) for x, w in self._calls()]
-        flattened = [array(y).reshape(self.n, -1, columns.shape[-1]) for y in found]
+        flattened = [np.asarray(y).reshape(self.n, -1, columns.shape[-1]) for y in found]
         return np.concatenate(flattened, axis=1)
 
     def rmatmul(self, rows):
         """Return the product of this matrix, transposed, with some columns: filter gradients."""
-        return array(self._filter_gradient(rows, None))
+        return np.asarray(self._filter_gradient(rows, None))
 
     def energies(self):
         """Return the sum of squares of each example's patches."""
@@ -177,7 +178,8 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         if self.n_blocks == 1:
             return columns
         order = np.arange(self.width).reshape(-1, self.n_blocks, self._channels // self.n_blocks)
-        return columns[order.swapaxes(0, 1).ravel()]
+        order = order.swapaxes(0, 1).ravel()
+        return columns[order] if isinstance(columns, np.ndarray) else tf.gather(columns, order)
 
     def _product_of_blocks(self, other, examples):
         b = self.n_blocks

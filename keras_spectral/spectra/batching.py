@@ -101,6 +101,7 @@ class Batching:
         self._plans = {}
         self._state = {}
         self._waiting = []
+        self._found = []
         self.last_plan: Any = None
 
     def add(self, step):
@@ -132,14 +133,19 @@ class Batching:
         """Solve all steps that wait.
 
         Returns:
-            List as in `add`.
+            List as in `add`. If some could not be solved, all others come at the next call.
         """
-        waiting, self._waiting = self._waiting, []
         by_plan = defaultdict(list)
-        for reduced in waiting:
+        for reduced in self._waiting:
             by_plan[id(reduced.plan), reduced.mask.shape].append(reduced)
-        with _quietly():
-            return [_solved(alike) for alike in by_plan.values()]
+        while by_plan:
+            alike = by_plan.pop(next(iter(by_plan)))
+            # Those that fail are lost, and no others.
+            self._waiting = [reduced for others in by_plan.values() for reduced in others]
+            with _quietly():
+                self._found.append(_solved(alike))
+        found, self._found = self._found, []
+        return found
 
     def plan(self, weights, step):
         """Return the plan for a step, made anew only where shapes are new.

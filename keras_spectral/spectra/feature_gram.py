@@ -79,11 +79,11 @@ class FeatureGram:
             found = dict(zip(groups, products, strict=False))
             if 0 not in found:
                 found[0] = sum(found.values())
-            grams = {
-                g: _squared(part) if quantity == "gradient" else part for g, part in found.items()
-            }
-            none = np.zeros_like(grams[0])
-            statistics.append(np.stack([grams.get(g, none) for g in range(members.n_groups)]))
+            if quantity == "gradient":
+                width = weights[weight].width(quantity)
+                found = {g: _squared(part, width) for g, part in found.items()}
+            none = np.zeros_like(found[0])
+            statistics.append(np.stack([found.get(g, none) for g in range(members.n_groups)]))
         return np.stack(statistics)
 
     def solve(self, statistics, masks):
@@ -130,7 +130,8 @@ class FeatureGramByExample:
             for begin in range(0, len(there), size):
                 groups = there[begin : begin + size]
                 sums = _sums(parts, mask[:, groups])
-                sigma, norm = singular_values(_squared(sums) if is_gradient else sums)
+                grams = _squared(sums, min(sums.shape[-2:])) if is_gradient else sums
+                sigma, norm = singular_values(grams)
                 zero = np.zeros_like(groups)
                 yield Solved(zero, np.full_like(groups, record), groups, sigma, norm)
 
@@ -199,7 +200,8 @@ def _sums(parts, members):
     return sums
 
 
-def _squared(gradients):
+def _squared(gradients, width):
+    """Return the Gram matrices `[…, width, width]` of gradients, whose zero rows may be missing."""
     turned = gradients.swapaxes(-1, -2)
-    is_tall = gradients.shape[-2] >= gradients.shape[-1]
+    is_tall = gradients.shape[-1] == width
     return turned @ gradients if is_tall else gradients @ turned

@@ -23,9 +23,8 @@ LANES = 16
 LARGEST = 128
 """Rows of the largest matrices that it takes; for larger ones LAPACK is as fast."""
 
-ROWS_OF_ONE = 32
-"""It takes as long for one matrix as for sixteen. With no more than a matrix for each of so many
-rows, LAPACK is faster."""
+LARGEST_ALONE = 31
+"""Rows of the largest single matrix that it takes: it takes as long for one as for sixteen."""
 
 EIGEN = 5.0
 """Cost of an eigenvalue problem of size d, in units of d³ multiplications of a float64 product by
@@ -90,7 +89,8 @@ def eigenvalues(matrices):
     """Return the eigenvalues of symmetric positive semidefinite matrices.
 
     Args:
-        matrices: float64 array `[…, d, d]`, finite. Only lower triangles are read.
+        matrices: float64 array `[…, d, d]`, finite. Only lower triangles are read. None depends on
+            the others.
 
     Returns:
         float64 array `[…, d]`, largest first, with errors of a few roundings of the largest; so a
@@ -99,8 +99,9 @@ def eigenvalues(matrices):
     d = matrices.shape[-1]
     number = math.prod(matrices.shape[:-2])
     given = np.ascontiguousarray(matrices).reshape(number, d, d)
-    many = 0 < d <= min(LARGEST, ROWS_OF_ONE * number - 1)
-    solve, together = (_side_by_side, LANES) if many else (np.linalg.eigvalsh, 1)
+    # Not by their number, which threads and the end of a recording decide.
+    largest = LARGEST_ALONE if matrices.ndim == 2 else LARGEST
+    solve, together = (_side_by_side, LANES) if 0 < d <= largest else (np.linalg.eigvalsh, 1)
     cost = EIGEN * number * d**3
     parts = [given[part] for part in cut(number, cost, together)]
     found = np.concatenate(parallel(solve, parts, cost)) if len(parts) > 1 else solve(given)
