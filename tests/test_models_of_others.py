@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_spectral.spectra.matrices import group_matrix
-from keras_spectral.spectra.rows import group_rows
 
 import keras_spectral as ks
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import sites
 from keras_spectral.capture.watching import WatchedForward
+from keras_spectral.matrices.factors import WeightMatrices
+from keras_spectral.matrices.members import Members
 
 N, CLASSES = 4, 3
 TOLERANCE = 1e-4
@@ -54,7 +54,7 @@ def test_group_gradients_of_a_partition_add_up_to_the_gradient_of_every_weight(n
     variables = {(site.path, weight): v for site in watched._sites for weight, v in site.weights}
     of_weights = tape.gradient(loss, [v.value for v in variables.values()])
     gradients = dict(zip(variables, of_weights, strict=True))
-    backward = Backward(tf.constant(N), tf.constant(MASK, tf.uint8), tf.constant(True))
+    backward = Backward(tf.constant(N), tf.constant(MASK, tf.uint8))
     factors = watched.factors(tape.gradient(loss, watched.outputs), backward)
     assert set(factors) == set(variables)
     captured = {id(v) for v in variables.values()}
@@ -62,7 +62,9 @@ def test_group_gradients_of_a_partition_add_up_to_the_gradient_of_every_weight(n
     assert all(path.endswith("/bias") for path in missed), missed
     largest = max(float(tf.norm(g)) for g in gradients.values())
     for key, factor in factors.items():
-        parts = group_matrix(factor, "gradient", group_rows(tf.constant(MASK)))
+        members = Members.of(np.asarray(MASK, bool))
+        groups = range(1, members.n_groups)
+        parts = np.stack([WeightMatrices(factor).gradient(members, g) for g in groups])
         wanted = as_matrix(gradients[key], parts.shape[1:])
         error = np.linalg.norm(np.sum(parts, axis=0) - wanted)
         assert error <= TOLERANCE * max(np.linalg.norm(wanted), 1e-3 * largest), key

@@ -52,7 +52,11 @@ def parallel(work, items, cost):
     """
     if len(items) < 2 or _pieces(cost) < 2:
         return [work(item) for item in items]
-    return list(_pool(os.getpid()).map(_as_one_piece(work), items))
+    try:
+        found = _pool(os.getpid()).map(_as_one_piece(work), items)
+    except RuntimeError:  # no thread can be started: the work is the same without
+        return [work(item) for item in items]
+    return list(found)
 
 
 def cut(n, cost, unit=1):

@@ -323,3 +323,13 @@ def test_the_rest_of_a_large_machine_is_the_users(monkeypatch):
     assert host.n_threads() == host.MOST_THREADS
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
     assert host.n_threads() == 2
+
+
+def test_where_no_thread_can_be_started_the_work_is_done_without(monkeypatch):
+    class NoThreads:
+        def map(self, work, items):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(host, "n_threads", lambda: 4)
+    monkeypatch.setattr(host, "_pool", lambda pid: NoThreads())
+    assert host.parallel(lambda item: item + 1, [1, 2, 3], 10**12) == [2, 3, 4]
