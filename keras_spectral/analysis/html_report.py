@@ -13,19 +13,21 @@ from keras_spectral.analysis.nulls import target_labels
 from keras_spectral.analysis.report_content import (
     cards,
     cautions,
-    coverage_table,
-    facts_table,
     findings,
-    full_tables,
-    provenance_json,
-    scores_table,
     simulated,
-    sizes_table,
     story,
     target_caution,
 )
 from keras_spectral.analysis.report_figures import report_figures
 from keras_spectral.analysis.report_pairs import report_comparisons
+from keras_spectral.analysis.report_tables import (
+    coverage_table,
+    facts_table,
+    full_tables,
+    provenance_json,
+    scores_table,
+    sizes_table,
+)
 from keras_spectral.errors import ComparisonError, LogError
 from keras_spectral.log.files import write_text
 

@@ -31,8 +31,7 @@ from keras_spectral.summaries import SUMMARIES, sigma_errors
 class SpectralLog:
     """Recorded spectra of one or more training runs.
 
-    Logs come from `model.spectral_log`, `introspect`, `SpectralProbe` and `read_log`; users do not
-    build them by hand.
+    They come from `model.spectral_log`, `introspect`, `SpectralProbe` and `read_log`.
 
     Args:
         rows: DataFrame with the key and fact columns of the schema, one row per spectrum. Columns
@@ -49,9 +48,11 @@ class SpectralLog:
 
     def __init__(self, rows=None, sigma=None, permutations=None, provenance=None):
         self._blocks = Spool([] if rows is None else [(rows, np.asarray(sigma, dtype=float))])
-        self._permuted = Spool(
-            [] if permutations is None else [(permutations, _no_sigma(permutations))]
+        # A spool of summaries has no singular values, `[r, 0]`.
+        summaries = (
+            [] if permutations is None else [(permutations, np.empty((len(permutations), 0)))]
         )
+        self._permuted = Spool(summaries)
         self.provenance: dict[str, Any] = dict(provenance or {})
 
     def append(self, other):
@@ -111,10 +112,8 @@ class SpectralLog:
         return len(self._blocks)
 
     def __repr__(self):
-        return (
-            f"<SpectralLog: {len(self)} spectra, {len(self.steps)} steps, "
-            f"layers={self.layers}, groups={self.groups}>"
-        )
+        counts = f"{len(self)} spectra, {len(self.steps)} steps"
+        return f"<SpectralLog: {counts}, layers={self.layers}, groups={self.groups}>"
 
     @property
     def rows(self):
@@ -242,7 +241,7 @@ class SpectralLog:
         """Return the log as a tidy table: keys, facts, and `sigma_1 … sigma_k`.
 
         Returns:
-            DataFrame, one row per recorded spectrum; `sigma` columns are NaN beyond a row's length.
+            DataFrame, one row per spectrum; `sigma` columns are NaN beyond a row's length.
         """
         rows, sigma = self._merged()
         values = pd.DataFrame(sigma, columns=sigma_columns(sigma.shape[1]), index=rows.index)
@@ -262,7 +261,7 @@ class SpectralLog:
         """Write the log to Parquet; needs the `parquet` extra. Files beside it as in `to_csv`.
 
         Args:
-            path: File to write, ending in `.parquet`.
+            path: File that ends in `.parquet`.
         """
         files.write_log(self, path, files.write_parquet)
 
@@ -288,11 +287,6 @@ class SpectralLog:
 
     def _distinct(self, key):
         return list(self.rows[key].unique())
-
-
-def _no_sigma(table):
-    """Return singular values `[r, 0]`: a `Spool` of summaries has none."""
-    return np.empty((len(table), 0))
 
 
 def _length(row, values):

@@ -8,8 +8,7 @@ product of this matrix and its kernel `[k c, o]`. A product with columns is a co
 filters, and `AᵀΔ` is the filter gradient: both are the framework's own, in the precision of
 training. `AᵀA` is summed in float64, from the patches of a few examples at a time.
 
-With several blocks (a grouped convolution) each block of features meets its own columns of the
-kernel alone.
+Each block of channels of a grouped convolution meets its own columns of the kernel alone.
 
 Source: Chellapilla, Puri, Simard, "High performance convolutional neural networks for document
 processing" (2006), for im2col.
@@ -50,10 +49,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
     padding: str
     n_blocks: int
 
-    @property
-    def n(self):
-        """Number of examples."""
-        return int(self.inputs[0].shape[0])
+    n = property(lambda self: int(self.inputs[0].shape[0]), doc="Number of examples.")
 
     @property
     def width(self):
@@ -77,7 +73,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
 
     def rows(self, examples=None):
         """Return the patches of some examples in float64, blocks of channels first."""
-        calls = [self._columns(x, windows, examples) for x, windows in self._calls()]
+        calls = [self._columns(*call, examples) for call in self._calls()]
         if not isinstance(calls[0], np.ndarray):
             columns = tf.reshape(tf.concat(calls, 2), [self.width, -1])
             return tf.transpose(self._by_block(columns))
@@ -105,8 +101,8 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         if self.n_blocks == 1:
             found = self._filter_gradient(other.tensor, examples)
             return float64(array(found))
-        chunks = self.chunks(examples, self.width + other.width)
-        return sum(self._product_of_blocks(other, chunk) for chunk in chunks)
+        parts = self.chunks(examples, self.width + other.width)
+        return sum(self._product_of_blocks(other, part) for part in parts)
 
     def matmul(self, columns):
         """Return the product with some columns: a convolution by them as filters."""
@@ -240,11 +236,8 @@ class Windows(NamedTuple):
         Args:
             offset: Sequence of integers, one for each axis.
         """
-        begins = [at * rate for at, rate in zip(offset, self.dilation, strict=True)]
-        return [
-            slice(begin, begin + (size - 1) * stride + 1, stride)
-            for begin, stride, size in zip(begins, self.strides, self.sizes, strict=True)
-        ]
+        axes = zip(offset, self.dilation, self.strides, self.sizes, strict=True)
+        return [slice(k * d, k * d + (size - 1) * step + 1, step) for k, d, step, size in axes]
 
     def times_seen(self):
         """Return how many windows see each place of the input, an array for every axis."""
@@ -264,8 +257,9 @@ class Windows(NamedTuple):
             x: Tensor `[n, *d, c]`.
             filters: Tensor `[*k, c, o]` of the same type.
         """
-        how = {"strides": self.strides, "padding": "VALID", "dilations": self.dilation}
-        return tf.nn.convolution(self.padded(x), filters, **how)
+        return tf.nn.convolution(
+            self.padded(x), filters, self.strides, "VALID", None, self.dilation
+        )
 
 
 def _add_gram(total, x, windows, examples):

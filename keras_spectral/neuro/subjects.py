@@ -288,9 +288,8 @@ def _number(subjects):
 
 
 def _names(unused):
-    if not unused:
-        return ""
-    return " Try `pattern`, a regular expression whose first group is the id in a file's name."
+    advice = " Try `pattern`, a regular expression whose first group is the id in a file's name."
+    return advice if unused else ""
 
 
 def _require_column(table, column, argument):

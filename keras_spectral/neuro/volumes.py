@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 
 from keras_spectral.errors import DataError
-from keras_spectral.neuro.grids import Grid, common_grid, described, placed, voxel_map
-from keras_spectral.neuro.nifti import header, orientations, read_volume
+from keras_spectral.neuro.grids import Grid, common_grid, described, voxel_map
+from keras_spectral.neuro.nifti import header, orientations
 from keras_spectral.neuro.reading import SHOWN, counted
 from keras_spectral.neuro.subjects import files_of, matched, phenotype_table, with_target
+from keras_spectral.neuro.voxels import mask_on_grid, volume_on_grid
 
 SUFFIXES = (".nii", ".nii.gz")
 """Files with the volume of one subject."""
 BIDS_ANATOMY = "sub-*/**/anat/*_T1w.nii*"
 """Pattern of the volumes in a BIDS folder."""
-FLAT = 1e-6
-"""A volume is constant if it varies by less than this share of its largest value."""
 REPORT_AFTER = 2.0
 """Seconds of reading after which the remaining time is printed."""
 
@@ -71,7 +70,7 @@ class Volumes:
         Returns:
             Float32 array `[x, y, z, 1]`.
         """
-        return _volume(self.paths[index], self)[0][..., None]
+        return volume_on_grid(self.paths[index], self)[0][..., None]
 
     def array(self):
         """Read all volumes into memory; for small sets, such as `volumes[:8].array()`.
@@ -189,10 +188,10 @@ def load_volumes(
     grids = [header.grid for header in headers]
     common = common_grid(paths, grids, space, grid, voxel_size)
     notes += _fitting(grids, common, space)
-    inside = None if mask is None else _mask(mask, common, space)
+    inside = None if mask is None else mask_on_grid(mask, common, space)
     masked = "" if inside is None else f", {inside.sum()} of them in the mask"
     x = Volumes(paths, common, space, inside, normalize)
-    notes += _missing(table.index, _of_each(paths, lambda path: _volume(path, x)[1]))
+    notes += _missing(table.index, _of_each(paths, lambda path: volume_on_grid(path, x)[1]))
     report = (
         f"{Path(source).name}: {len(files)} volumes; joined {len(x)} subjects, "
         f"{described(common)}{masked}; dropped {', '.join(dropped) or 'nothing'}"
@@ -240,70 +239,6 @@ def _of_each(paths, read):
         more = [f"And {len(faults) - SHOWN} more such files."] if len(faults) > SHOWN else []
         raise DataError("\n".join(faults[:SHOWN] + more))
     return found
-
-
-def _volume(path, volumes):
-    """Read a volume onto the grid: `(float32 array [x, y, z], whether a voxel was NaN)`."""
-    values, own = read_volume(path)
-    values, has_nan = _numbers(path, values, own, volumes)
-    _require_variation(path, values, "")
-    values = placed(values, own, volumes.grid, volumes.space)
-    if volumes.mask is not None:
-        values[~volumes.mask] = 0
-    if volumes.normalize:
-        inside = values != 0 if volumes.mask is None else volumes.mask
-        some = values[inside]
-        _require_variation(path, some, " over the voxels to normalize")
-        values[inside] = (some - some.mean(dtype=np.float64)) / some.std(dtype=np.float64)
-    return values, has_nan
-
-
-def _require_variation(path, values, where):
-    if not values.size or np.ptp(values) <= FLAT * np.abs(values).max():
-        raise DataError(
-            f"Every volume must vary{where}. "
-            f"Received: {path}, which is constant{where}. "
-            + ("Try another mask, or `normalize=False`." if where else "Try without that subject.")
-        )
-
-
-def _numbers(path, values, own, volumes):
-    missing = np.isnan(values)
-    if np.isinf(values).any():
-        raise DataError(
-            "Voxels must be finite numbers. "
-            f"Received: {path}, with {np.isinf(values).sum()} that are infinite."
-        )
-    if not missing.any():
-        return values, False
-    if volumes.mask is not None:
-        gaps = placed(missing.astype(np.float32), own, volumes.grid, volumes.space)
-        n = int((gaps[volumes.mask] > FLAT).sum())
-        if n:
-            raise DataError(
-                "Voxels of the mask must be numbers. "
-                f"Received: {path}, where {n} of {volumes.mask.sum()} are NaN. "
-                "Try a mask that all subjects share, see `nilearn.masking.intersect_masks`."
-            )
-    values[missing] = 0
-    return values, True
-
-
-def _mask(path, grid, space):
-    values, own = read_volume(path)
-    values = np.nan_to_num(values)
-    if (values != np.rint(values)).any():
-        raise DataError(
-            f"`mask` must hold whole numbers, 0 outside. Received: {path}, with fractions. "
-            "Try a threshold: `nilearn.image.math_img('img > 0.5', img=…)`."
-        )
-    inside = placed((values != 0).astype(np.float32), own, grid, space, order=0) > 0
-    if not inside.any():
-        raise DataError(
-            "`mask` must have voxels on the grid of the volumes that are not 0. "
-            f"Received: {path}, with none there. Try a mask in the same space."
-        )
-    return inside
 
 
 def _fitting(grids, common, space):
