@@ -130,9 +130,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         """Return these patches of inputs with zeros in the place of NaN and Inf."""
         return self._of(tf.where(tf.math.is_finite(x), x, tf.zeros_like(x)) for x in self.inputs)
 
-    @property
-    def _channels(self):
-        return int(self.inputs[0].shape[-1])
+    _channels = property(lambda self: int(self.inputs[0].shape[-1]))
 
     def _of(self, inputs):
         """Return the patches of other inputs."""
