@@ -1,9 +1,9 @@
-"""How groups travel with their examples, and where they are taken off.
+"""How groups travel with their examples, and where they are removed.
 
-With each example travels one number: its row in the table of groups (`groups.Membership`). Keras
-shuffles, splits and batches inputs, targets and weights, and nothing else; so the number travels in
-the place of `x`, in a `Grouped`. It is taken off before any other code sees the batch. Which groups
-an example belongs to is looked up in the table, by the host.
+Each example carries one number, its row in the table of groups (`groups.Membership`). Keras
+shuffles, splits and batches inputs, targets and weights, and nothing else, so the number travels in
+the place of `x`, in a `Grouped`. It is removed before any other code sees the batch. The host looks
+up in the table which groups an example belongs to.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _TABLES: dict[str, Membership] = {}
 
 
 class Grouped(NamedTuple):
-    """Inputs and the numbers of their examples, in the place of `x`: Keras moves both alike.
+    """Inputs and the numbers of their examples, in the place of `x`; Keras treats both alike.
 
     Attributes:
         x: What the model's `call` receives.
@@ -95,7 +95,7 @@ def grouped_inputs(x, groups):
 
 
 def plain_inputs(x):
-    """Return inputs without the groups that they may carry.
+    """Return inputs without the groups that they may contain.
 
     Args:
         x: Inputs, as given to `predict`, `evaluate` or as `validation_data`.

@@ -1,4 +1,4 @@
-"""What only a callback learns from Keras, and only a callback can tell it."""
+"""A callback that passes the epoch to the recorder, and summaries to Keras' logs."""
 
 import sys
 
@@ -6,7 +6,9 @@ import keras
 
 
 class EpochTeller(keras.callbacks.Callback):
-    """Keras tells callbacks alone which epoch it is in, and takes named summaries from them.
+    """Passes the epoch to the recorder, and summaries to the epoch's logs.
+
+    Keras gives the number of the epoch to callbacks only, and only they can add to its logs.
 
     Args:
         logger: `SpectralLogger`.
@@ -18,13 +20,13 @@ class EpochTeller(keras.callbacks.Callback):
         self._seen = len(logger.result())
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Start an epoch, after callbacks that restore an interrupted training had their turn."""
+        """Start an epoch. `on_train_begin` of callbacks that restore a training came before."""
         self._logger.begin_epoch(epoch, getattr(self.model, "optimizer", None))
 
     def on_epoch_end(self, epoch, logs=None):
         """Put the summaries named in `Spectra(show=…)` into the epoch's logs.
 
-        Says once which interval a budget led to.
+        Prints the interval that a budget has found, once.
         """
         found = self._logger.new_interval()
         if found and self.params.get("verbose"):

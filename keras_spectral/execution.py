@@ -1,8 +1,8 @@
-"""The host chooses: before every execution it asks the schedule which compiled function runs.
+"""The host chooses: before every execution it asks the schedule which function runs.
 
-If no step is due, the function that a plain `keras.Model` compiles runs on the plain batch. If one
-is, another compiled function runs a single step and returns, besides what Keras wants to know, the
-factors of that step. Both are built when they are first needed.
+If no step is due, the function that a plain `keras.Model` compiles runs on the plain batch. If a
+step is due, another compiled function runs it and returns the factors besides Keras' logs. Both
+functions are built when they are first needed.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from keras_spectral.solver import alone
 
 
 class HostChoice:
-    """What `fit` calls for each execution: the host chooses which compiled function runs.
+    """The function that `fit` calls for each execution.
 
     Args:
         model: `SpectralModel`.
@@ -36,15 +36,16 @@ class HostChoice:
     def __init__(self, model, recorded):
         self._model = model
         self._recorded = recorded
-        self._counter: Any = None  # of the steps that several in one execution were in fact
+        self._counter: Any = None  # of the steps of an execution, which may be cut short
         self._iterator: Any = None
         self._spec_of_it: Any = None
 
     def __call__(self, iterator):
-        """Run as many steps as an execution has, and return what Keras' function returns.
+        """Run the steps of one execution, as Keras' function does.
 
         Args:
-            iterator: What Keras gives: an iterator of a dataset, or a generator of one batch.
+            iterator: The argument that Keras passes: an iterator of a dataset, or a generator of
+                one batch.
 
         Returns:
             Dictionary of metric values.
@@ -57,7 +58,7 @@ class HostChoice:
                 self._counter.assign(0)
             with self._timed(recorded=False, steps=steps):
                 logs = plain(iterator)
-            # The last execution of an epoch may be shorter.
+            # The last execution of an epoch may be shorter than `steps`.
             logger.advance(steps if self._counter is None else int(self._counter))
             return logs
         return self._one_by_one(iterator, steps, self._spec(iterator) if is_dataset else None)
@@ -82,7 +83,7 @@ class HostChoice:
 
     @contextlib.contextmanager
     def _timed(self, recorded, steps=1):
-        """Tell the schedule how long a step takes, its spectra included, if it asks for that."""
+        """Report the time of a step, its spectra included, to a schedule that measures times."""
         logger = self._model.spectral_logger
         if not logger.is_timed:
             yield
@@ -95,7 +96,7 @@ class HostChoice:
         logger.observe((time.perf_counter() - begin) / steps, recorded)
 
     def _spec(self, iterator):
-        """Return `(spec, key)` of the plain batches of an iterator, kept while it is the same."""
+        """Return `(spec, key)` of the plain batches, cached for the last iterator."""
         if self._iterator is None or self._iterator() is not iterator:
             spec = without_groups(iterator.element_spec)[0]
             self._iterator, self._spec_of_it = weakref.ref(iterator), (spec, repr(spec))
@@ -116,7 +117,7 @@ class HostChoice:
 
 
 class RecordedSteps:
-    """The compiled function of one recorded step, and what is watched in it.
+    """The compiled function of a recorded step, and the sites that it watches.
 
     Args:
         model: `SpectralModel`.
@@ -133,13 +134,13 @@ class RecordedSteps:
         self._dropped = set()
 
     def __call__(self, batch, index, spec=None):
-        """Run one step, hand its record over, and return what Keras wants to know.
+        """Run one step, pass its factors to the recorder, and return the metrics.
 
         Args:
             batch: Plain batch.
             index: Integer tensor `[n]`, the number of each example, or `None`.
-            spec: Structure of `TensorSpec` of all batches and a text that stands for it, or `None`
-                if only this batch is known.
+            spec: Structure of `TensorSpec` of all batches of the dataset and a text that identifies
+                it, or `None` if there is only this batch.
 
         Returns:
             Dictionary of metric values.
@@ -160,7 +161,7 @@ class RecordedSteps:
         return found["logs"]
 
     def begin(self):
-        """Begin a `fit`: its first recorded step is held against what the optimizer receives."""
+        """Begin a `fit`, whose first recorded step is compared with the optimizer's gradients."""
         self._verified = False
 
     @property
@@ -170,16 +171,16 @@ class RecordedSteps:
 
     @property
     def per_example(self):
-        """Whether gradients are found by differentiating every example."""
+        """Whether gradients are found by differentiation of every example."""
         return self._model.spectral_logger.settings.gradients == "per_example"
 
     @property
     def must_be_checked(self):
-        """Whether `strict` asks for `sites` before any step is run, also one that is not due."""
+        """Whether `strict` requires `sites` before the first step, even if it is not due."""
         return self._sites is None and self._model.spectral_logger.settings.strict
 
     def sites(self, x, y, sample_weight):
-        """Return the sites to watch, found out when the first step is traced.
+        """Return the sites to watch, which are determined once.
 
         Args:
             x: Inputs.
@@ -191,7 +192,7 @@ class RecordedSteps:
         return self._sites
 
     def take(self, watched, weights, n, scale):
-        """Take what a recorded step has found.
+        """Store the factors and gradients of a recorded step, to be returned from it.
 
         Args:
             watched: `WatchedPass`.
@@ -209,8 +210,8 @@ class RecordedSteps:
         batch = keras.tree.map_structure(_tensor, batch)
         if spec is None:
             return self._compiled(batch, members)
-        # Traced as Keras traces the plain function: another shape, known or unknown, is another
-        # graph, which may round differently.
+        # Traced with the spec that Keras uses for the plain function: a graph for other static
+        # shapes may be optimised, and so rounded, differently.
         structure, text = spec
         key = text, None if members is None else members.shape[1]
         if key not in self._functions:
@@ -250,7 +251,7 @@ class RecordedSteps:
         return aligned_sites(sites, model._forward, x, settings.strict)
 
     def _verify(self, factors, trained, members, n):
-        """Drop layers of which something else would be recorded than what trained them."""
+        """Stop recording layers whose captured gradient is not the one that trained them."""
         mask = np.zeros((n, 0), bool) if members is None else members
         found = alone(functools.partial(mismatches, self._sites, factors, trained, mask))
         if found is None:
@@ -290,6 +291,6 @@ class RecordedSteps:
 def _tensor(value):
     if isinstance(value, tf.Tensor):
         return value
-    if value is None or isinstance(value, tf.experimental.Optional):  # as Keras takes these
+    if value is None or isinstance(value, tf.experimental.Optional):  # as in Keras
         return None
     return value if tf.is_tensor(value) else tf.convert_to_tensor(value)

@@ -1,4 +1,4 @@
-"""Spectra of a trained model on given data: trains nothing."""
+"""Spectra of a trained model on given data, without training."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from keras_spectral.settings import Spectra
 
 
 class Introspection:
-    """Records a model on batches, as often as wanted, without tracing again.
+    """Records a model on any number of batches, tracing it once.
 
     Args:
         model: Compiled `keras.Model`, whose loss is used.
@@ -98,14 +98,14 @@ def introspect(
     Args:
         model: Compiled `keras.Model` (a `SpectralModel` or any other).
         x: Array, or structure of arrays, with one row per example; or a `tf.data.Dataset`, from
-            `with_groups` if there are groups, whose batches are looked at one by one.
+            `with_groups` if there are groups, whose batches are recorded one by one.
         y: Targets, as in `fit`.
         groups: As in `SpectralModel.fit`.
         sample_weight: Weights, as in `fit`.
         batch_size: Examples per batch; the log's `step` then counts batches.
-        steps: Number of batches to look at; `None` for all.
-        spectra: As in `SpectralModel.compile`; `None` takes the model's own settings for what to
-            record, at every batch.
+        steps: Number of batches to record; `None` for all.
+        spectra: As in `SpectralModel.compile`, but every batch is recorded; `None` uses the
+            model's own settings.
 
     Returns:
         A `SpectralLog`.
@@ -127,7 +127,7 @@ def introspect(
 
 
 def data_batches(x, y, groups, sample_weight, batch_size):
-    """Return data as batches that begin with a `Grouped`, in their given order.
+    """Return data as batches that begin with a `Grouped`, in the given order.
 
     Args:
         x: Arrays or a dataset, as in `introspect`.

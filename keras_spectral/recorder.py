@@ -1,4 +1,4 @@
-"""The recorder of a model: is a step due? Hand its record over, append its spectra to the log."""
+"""The recorder of a model: asks the schedule, passes steps to the solver, appends to the log."""
 
 import warnings
 
@@ -11,14 +11,14 @@ from keras_spectral.log import SpectralLog
 from keras_spectral.solver import Solver
 
 MS_OF_A_MULTIPLICATION = 1.7e-8
-"""Milliseconds of one core for a multiplication of a float64 product, about."""
+"""Approximate milliseconds of one core for a multiplication of a float64 matrix product."""
 
 
 class SpectralLogger:
     """Records spectra step by step, like a Keras metric: `update_state`, `result`, `reset_state`.
 
-    `update_state` takes what a recorded step returned and leaves it to a thread; training goes on
-    meanwhile. `result` waits for that thread and returns the log.
+    `update_state` passes the factors of a recorded step to a thread, while training goes on.
+    `result` waits for that thread and returns the log.
 
     Args:
         settings: `Spectra`.
@@ -49,8 +49,8 @@ class SpectralLogger:
 
         Args:
             epoch: The epoch's number in the current `fit`.
-            optimizer: Keras optimizer, or `None`. Its `iterations` tell of steps before this
-                process, which a checkpoint or a loaded model restores.
+            optimizer: Keras optimizer, or `None`. Its `iterations` include steps of an earlier
+                process, as restored by a checkpoint or a loaded model.
         """
         self.epoch, self.batch = epoch, 0
         if optimizer is not None and optimizer.built:
@@ -60,7 +60,7 @@ class SpectralLogger:
             self.step = max(self.step, int(iterations.numpy()) * accumulated)
 
     def is_due(self, steps=1):
-        """Return whether the schedule wants one of the next steps to be recorded.
+        """Return whether any of the next steps is to be recorded.
 
         Args:
             steps: Number of steps.
@@ -91,14 +91,14 @@ class SpectralLogger:
         return self.membership.mask[np.asarray(index)]
 
     def update_state(self, factors, n, members=None):
-        """Record the present step. Its spectra are found in a thread.
+        """Record the current step. Its spectra are found in a thread.
 
-        A batch without examples leaves no row.
+        A batch without examples adds no row.
 
         Args:
             factors: Dictionary `(layer path, weight name) -> Factors`.
             n: Number of examples in the batch.
-            members: What `members` returned for the batch.
+            members: The result of `members` for the batch.
         """
         if not n or not factors:
             return
@@ -110,26 +110,26 @@ class SpectralLogger:
         """Return the log with everything recorded so far.
 
         Returns:
-            The logger's own `SpectralLog`, which goes on growing.
+            The logger's own `SpectralLog`, to which later steps are appended.
         """
         self._append(self._solver.rest())
         return self._log
 
     def reset_state(self):
-        """Forget everything recorded. The step count goes on."""
+        """Begin a new, empty log. The step count goes on."""
         self.result()
         self._log = SpectralLog()
         self.nonfinite = 0
 
     def wait(self):
-        """Wait until the recorded steps have cost all that they cost."""
+        """Wait until recorded steps are reduced, and those with large statistics solved."""
         self._solver.wait()
 
     def observe(self, seconds, recorded):
-        """Take the time of a step, if the schedule asks for it.
+        """Pass the time of a step to the schedule, if it measures times.
 
         Args:
-            seconds: Seconds that it took, until its spectra were there.
+            seconds: Duration in seconds, until its spectra were found.
             recorded: Whether it was recorded.
         """
         if self.is_timed and self.schedule.observe(seconds, recorded):
@@ -143,7 +143,7 @@ class SpectralLogger:
             self._interval_is_new = True
 
     def new_interval(self):
-        """Return a line about an interval that was found since the last call, or `None`."""
+        """Return a message if an interval was found since the last call, else `None`."""
         if not self._interval_is_new:
             return None
         self._interval_is_new = False
@@ -159,7 +159,7 @@ class SpectralLogger:
         )
 
     def plan_table(self):
-        """Return how spectra of the last recorded step were found, or `None` before the first.
+        """Return how the spectra of the last recorded step were found, or `None` before the first.
 
         Returns:
             DataFrame, see `SpectralModel.spectral_plan`.
@@ -184,7 +184,7 @@ class SpectralLogger:
 
     @property
     def is_timed(self):
-        """Whether the schedule still wants to know how long steps take."""
+        """Whether the schedule is still measuring how long steps take."""
         return getattr(self.schedule, "interval", 1) is None
 
     def _append(self, made):
@@ -207,7 +207,7 @@ class SpectralLogger:
 
 
 def _schedule(settings, predecessor):
-    """Return the schedule of a recording; an interval that was found before is kept."""
+    """Return the schedule of a recording, the predecessor's if settings did not change."""
     if predecessor is not None and predecessor.settings.every == settings.every:
         return predecessor.schedule
     started = getattr(settings.every, "started", None)
@@ -215,7 +215,7 @@ def _schedule(settings, predecessor):
 
 
 def require_one_replica(strategy):
-    """Raise if training is distributed: a mean of spectra is not the spectrum of the gradient.
+    """Raise if training has several replicas: a mean of spectra is not that of the gradient.
 
     Args:
         strategy: `tf.distribute.Strategy`.

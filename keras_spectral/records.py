@@ -1,4 +1,4 @@
-"""How a log is made of the spectra of recorded steps, by name.
+"""Conversion of the spectra of recorded steps to a log, with names for all indices.
 
 Letters: `g` group (the whole batch first), `r` record.
 """
@@ -13,14 +13,14 @@ from keras_spectral.summaries import SUMMARIES, SpectrumTable
 
 
 def log_of(parts, membership):
-    """Return the log of some recorded steps, in their order.
+    """Return the log of some recorded steps, ordered by step.
 
     Args:
         parts: List of `SolvedSteps`, at least one.
         membership: `Membership` of the training examples, for its names.
 
     Returns:
-        A `SpectralLog`: a row per present group, permuted groups as summaries.
+        A `SpectralLog`: a row per group that is present, permuted groups as summaries.
     """
     tables = [_table(part, membership) for part in parts]
     if len(tables) == 1:
@@ -36,7 +36,7 @@ def log_of(parts, membership):
 
 
 def _table(solved, membership):
-    """Return keys and facts, one row per spectrum, and the singular values `[rows, k]`."""
+    """Return a table of keys and facts, one row per spectrum, and singular values `[rows, k]`."""
     n_rows, bounds = solved.n_rows, solved.rank_bounds
     frame = {
         "run": "",
@@ -58,7 +58,7 @@ def _table(solved, membership):
 
 
 def _constant_columns(plan, membership, n_groups):
-    """Return what is the same in every record, as arrays `[1, series, g]`."""
+    """Return the columns that are equal in all records, as arrays `[1, series, g]`."""
     series = [(*series.weight, series.quantity) for series in plan.series]
     series = np.array(series, dtype=object).reshape(-1, 3)
     # Batches without groups, from `train_on_batch`, have no group but `all`.

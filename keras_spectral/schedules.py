@@ -121,15 +121,15 @@ class logarithmic:
 class budget:
     """Record as often as a part of the training time allows, at regular intervals.
 
-    The first steps are timed: plain ones, and recorded ones until their spectra are there. Then
-    every `interval`-th step is recorded, with the smallest interval of 1, 2, 5, 10, 20, 50, … by
-    which recording takes at most `fraction` of the time of plain training. The steps that were
-    timed are paid off first.
+    The first steps are timed: plain ones, and recorded ones until their spectra are found. Then
+    every `interval`-th step is recorded, with the smallest interval of 1, 2, 5, 10, 20, 50, … with
+    which recording takes at most `fraction` of the time of plain training. The next steps are
+    recorded only once the time spent on the timed ones is within that fraction.
 
     Args:
-        fraction: Part of the time of plain training that recording may take, above 0, below 10.
-        interval: The interval, if it was found before, as by the first fold of a study; `None` to
-            find it.
+        fraction: Time that recording may take, as a fraction of the time of plain training; above
+            0 and below 10.
+        interval: The interval if it is known, as from an earlier training; `None` to find it.
     """
 
     fraction: float = 0.1
@@ -150,7 +150,7 @@ class budget:
         return step % (self.interval or TIMED_EVERY) == 0
 
     def started(self):
-        """Return the schedule that a recording follows: one that times steps, if it must."""
+        """Return the schedule of a recording: itself, or one that times steps."""
         return self if self.interval else Budgeted(self.fraction)
 
 
@@ -158,7 +158,7 @@ TIMED_EVERY = 10
 """Steps between the recorded steps that are timed."""
 
 TIMED = 3
-"""Recorded steps of which the times are taken; the first of these is traced and does not count."""
+"""Recorded steps that are timed; the first of them includes tracing and does not count."""
 
 
 class Budgeted:
@@ -180,7 +180,7 @@ class Budgeted:
         self._seconds = {False: [], True: []}
 
     def __call__(self, step, epoch, batch):
-        """Tell whether `step` is timed, or due by the interval and paid for."""
+        """Tell whether `step` is to be timed, or due by the interval and within the fraction."""
         if self._first is None:
             self._first = step
         if self.interval is None:
@@ -191,10 +191,10 @@ class Budgeted:
         return n_recorded * self.extra <= self.fraction * self.plain * n_steps
 
     def observe(self, seconds, recorded):
-        """Take the time of a step.
+        """Use the time of a step.
 
         Args:
-            seconds: Seconds that it took, until its spectra were there.
+            seconds: Duration in seconds, until its spectra were found.
             recorded: Whether it was recorded.
 
         Returns:

@@ -16,27 +16,27 @@ GRADIENTS = ("factors", "per_example")
 
 @dataclass(frozen=True)
 class Spectra:
-    """Settings of a recording: when to look, at which layers, at what, and how.
+    """Settings of a recording: which steps, layers and quantities, and by which method.
 
     Args:
-        every: When to look: a positive integer `n` (every n-th step) or a schedule, see
+        every: Which steps: a positive integer `n` (every n-th step) or a schedule, see
             `keras_spectral.schedules`.
         quantities: Which matrices: any of `"activation"`, `"adjoint"`, `"gradient"`.
         layers: Which layers: `None` (all that can be captured), a layer path or a pattern such as
             `"encoder/*"`, a list of those, or a function `layer -> bool`.
-        top_k: Keep only the `top_k` largest singular values of each spectrum. `None` keeps all.
-            The Frobenius norm stays exact.
+        top_k: Record only the `top_k` largest singular values of each spectrum. `None` records
+            all. The Frobenius norm is exact in any case.
         method: `"gram"` takes eigenvalues of the float64 Gram matrix of the smaller side, `"svd"`
             runs `tf.linalg.svd` on the matrix itself. `"auto"` is `"gram"` for models that compute
-            in 16 or 32 bits and `"svd"` for float64 models, whose accuracy a Gram matrix would
-            halve. `"subspace"` finds the `top_k` largest alone where that is cheaper, by subspace
-            iteration from one recorded step to the next: approximate, with a certified bound of
-            every error (`log.sigma_error`), for wide layers with many rows.
+            in 16 or 32 bits and `"svd"` for float64 models, half of whose digits a Gram matrix
+            would lose. `"subspace"` finds only the `top_k` largest where that is cheaper, by
+            subspace iteration from one recorded step to the next: approximate, with a certified
+            bound of every error (`log.sigma_error`), for wide layers with many rows.
         strict: Raise `UnsupportedLayerError` before training if a trainable layer cannot be
             captured, instead of one warning.
         gradients: `"factors"` forms group gradients as products of activations and adjoints.
-            `"per_example"` differentiates every example with `tape.jacobian` and applies the group
-            mask: slow, the reference that everything else must equal.
+            `"per_example"` differentiates every example with `tape.jacobian` and sums over the
+            groups: a slow reference, which everything else must equal.
         show: Names of summaries of the gradient spectra (`"effective_rank"`, …) to put in
             `History` and the progress bar at the end of each epoch, one value per group, averaged
             over layers and recorded steps.

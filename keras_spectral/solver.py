@@ -1,4 +1,4 @@
-"""The thread that finds the spectra of recorded steps, beside training."""
+"""The thread that finds the spectra of recorded steps while training goes on."""
 
 import collections
 import concurrent.futures
@@ -12,14 +12,14 @@ from keras_spectral.records import log_of
 from keras_spectral.spectra.batching import Batching, Step
 
 BACKLOG_BYTES = 5_000_000
-"""Training waits when several steps, of more bytes than this, are on their way to the thread."""
+"""Training waits when several steps with more bytes than this in all are waiting for the thread."""
 
 
 class Solver:
     """Turns recorded steps into logs, in a thread that all solvers share.
 
-    An interrupt reaches the main thread alone: whatever was handed over is solved, and what was not
-    yet taken from here is there at the next call.
+    An interrupt is raised in the main thread only: submitted steps are solved all the same, and
+    results that were not returned yet are returned by the next call.
 
     Args:
         settings: `Spectra`.
@@ -33,7 +33,7 @@ class Solver:
         self._latest = None
 
     def submit(self, step, epoch, factors, mask, membership):
-        """Hand over a recorded step.
+        """Submit a recorded step to the thread.
 
         Args:
             step: Number of the step.
@@ -57,15 +57,15 @@ class Solver:
         return self._batching.last_plan
 
     def done(self):
-        """Return what has been made so far of the steps handed over, each once.
+        """Return the logs that are finished, each once.
 
-        Waits if too many bytes are on their way, though never for the latest step.
+        Waits if too many bytes are waiting for the thread, but never for the latest step alone.
 
         Returns:
             List of `SpectralLog`.
 
         Raises:
-            Exception: What went wrong in the thread. Everything else is there at the next call.
+            Exception: An error of the thread. Other results are returned by the next call.
         """
         while self._jobs and (self._jobs[0][1].done() or self._overloaded()):
             self._take(self._jobs[0][1])
@@ -73,11 +73,11 @@ class Solver:
         return made
 
     def wait(self):
-        """Wait until everything handed over is reduced, and what is large is solved."""
+        """Wait until all submitted steps are reduced, and those with large statistics solved."""
         concurrent.futures.wait([job for _, job in self._jobs])
 
     def rest(self):
-        """Wait until everything handed over is solved.
+        """Wait until all submitted steps are solved, and return their logs.
 
         Returns:
             List as in `done`.
@@ -121,17 +121,19 @@ class Solver:
 
 @functools.cache
 def solving_thread(pid):
-    """Return the executor of the one thread of a process, as the limit of BLAS threads is its too.
+    """Return the executor of the one solving thread of a process.
+
+    There is one for all solvers, because the limit of BLAS threads belongs to the process too.
 
     Args:
-        pid: The process' number.
+        pid: The process id.
     """
     del pid  # a fork has no threads and needs its own
     return ThreadPoolExecutor(1, "keras_spectral")
 
 
 def alone(job):
-    """Return what a function returns, run in the thread: BLAS leaves other cores to training.
+    """Return the result of a function, run in the solving thread with BLAS on one core.
 
     Args:
         job: Function without arguments.
@@ -140,7 +142,7 @@ def alone(job):
 
 
 def _with_one_core(job):
-    # BLAS threads wait by spinning, on the cores that training needs.
+    # Waiting BLAS threads spin on the cores that training needs.
     with _blas().limit(limits=1, user_api="blas"):
         return job()
 

@@ -21,7 +21,7 @@ from keras_spectral.settings import Spectra
 
 
 class SpectralTraining:
-    """What a `keras.Model` gains: `compile(spectra=)`, `fit(groups=)` and a watched `train_step`.
+    """Mixin for `keras.Model`: `compile(spectra=)`, `fit(groups=)` and a watched `train_step`.
 
     Attributes:
         spectral_logger: The `SpectralLogger`, or `None` if the model records nothing.
@@ -34,13 +34,14 @@ class SpectralTraining:
     _recorded_steps: Any = None
 
     def compile(self, *args, spectra="auto", **kwargs):
-        """Configure the model for training as `keras.Model.compile` does, and what to record.
+        """Configure training as `keras.Model.compile` does, and what is recorded.
 
         Args:
             *args: As in `keras.Model.compile`.
             spectra: A `Spectra`, an integer `n` (every n-th step), a schedule, `None` for a plain
-                model, or `"auto"`: as often as a tenth of the training time allows, see
-                `schedules.budget`. What was recorded before is kept.
+                model, or `"auto"`, the schedule `budget(0.1)`: the first steps are timed, then
+                recording takes at most a tenth of the time of plain training. Spectra recorded
+                before stay in the log.
             **kwargs: As in `keras.Model.compile`.
 
         Raises:
@@ -64,18 +65,18 @@ class SpectralTraining:
         return self.spectral_logger.result()
 
     def spectral_plan(self, print_fn=print):
-        """Print how the spectra of the last recorded step are found, and what that takes.
+        """Print how the spectra of the last recorded step were found, and the expected time.
 
         Args:
-            print_fn: Function that takes the text; `None` prints nothing.
+            print_fn: Function that receives the text; `None` prints nothing.
 
         Returns:
             DataFrame with one row per weight and quantity, in the order of the log: `layer`,
-            `weight`, `quantity`, `method`, `where` (the device), `ms` (expected milliseconds of one
-            core) and `reason`.
+            `weight`, `quantity`, `method`, `where` (the device of the products), `ms` (expected
+            milliseconds on one core) and `reason`.
 
         Raises:
-            RecordingError: If no step was recorded yet: shapes and groups are not known.
+            RecordingError: If no step was recorded yet, so that shapes are unknown.
         """
         table = None if self.spectral_logger is None else self.spectral_logger.plan_table()
         if table is None:
@@ -91,7 +92,7 @@ class SpectralTraining:
         """Train the model as `keras.Model.fit` does, and record spectra per group.
 
         Args:
-            x: As in `keras.Model.fit`; a dataset from `with_groups` brings its own groups.
+            x: As in `keras.Model.fit`; a dataset from `with_groups` contains its groups.
             y: As in `keras.Model.fit`.
             *args: As in `keras.Model.fit`.
             groups: One label per example; columns for several factors; a boolean array `[n, g]`
@@ -136,11 +137,11 @@ class SpectralTraining:
     def evaluate(self, x=None, y=None, *args, groups=None, **kwargs):
         """Evaluate the model as `keras.Model.evaluate` does.
 
-        With groups, the spectra of the evaluated batches are kept in `evaluation_log`, as
-        `introspect` gives them.
+        With groups, the spectra of the evaluated batches are stored in `evaluation_log`, as
+        `introspect` returns them.
 
         Args:
-            x: As in `keras.Model.evaluate`; a dataset from `with_groups` brings its own groups.
+            x: As in `keras.Model.evaluate`; a dataset from `with_groups` contains its groups.
             y: As in `keras.Model.evaluate`.
             *args: As in `keras.Model.evaluate`.
             groups: As in `fit`.
@@ -171,7 +172,7 @@ class SpectralTraining:
         """Predict as `keras.Model.predict` does.
 
         Args:
-            x: As in `keras.Model.predict`; a dataset from `with_groups` is taken without groups.
+            x: As in `keras.Model.predict`; groups of a dataset from `with_groups` are ignored.
             *args: As in `keras.Model.predict`.
             **kwargs: As in `keras.Model.predict`.
 
@@ -181,7 +182,7 @@ class SpectralTraining:
         return super().predict(plain_inputs(x), *args, **kwargs)
 
     def train_step(self, data):
-        """Train on one batch: forward, backward, update. Watched where the step is recorded.
+        """Train on one batch: forward, backward, update. Layers are watched in recorded steps only.
 
         Args:
             data: Batch as in `keras.Model.train_step`.
@@ -213,7 +214,7 @@ class SpectralTraining:
         sites = steps.sites(x, y, sample_weight)  # builds the model
         weights = self.trainable_weights
         watched = watched_pass(sites, forward, weights, per_example=steps.per_example)
-        # Before the update: a family may look at its weights again.
+        # Before the update: a rule may read its weights.
         steps.take(watched, weights, n_examples(x), scale)
 
         # Update weights
@@ -227,10 +228,10 @@ class SpectralTraining:
         return self(x, training=True) if self._call_has_training_arg else self(x)
 
     def make_train_function(self, force=False):
-        """Build what `fit` runs: a plain function, and one that records.
+        """Build the functions that `fit` runs: a plain one, and one for recorded steps.
 
         Args:
-            force: Build it even if it is there.
+            force: Rebuild it if it exists.
 
         Returns:
             As `keras.Model.make_train_function`.
@@ -241,10 +242,10 @@ class SpectralTraining:
         self.train_function = HostChoice(self, self._recorded_steps)
 
     def make_test_function(self, force=False):
-        """Build what `evaluate` runs: `fit` may give it a part of inputs that carry groups.
+        """Build the function that `evaluate` runs; `validation_split` may pass it groups.
 
         Args:
-            force: Build it even if it is there.
+            force: Rebuild it if it exists.
 
         Returns:
             As `keras.Model.make_test_function`.
@@ -259,7 +260,7 @@ class SpectralTraining:
         super()._maybe_symbolic_build(iterator, data_batch)
 
     def get_compile_config(self):
-        """Return what `compile` was given, `spectra` included, for saving."""
+        """Return the arguments of `compile`, `spectra` included, for saving."""
         config = super().get_compile_config()
         if not config:
             return config

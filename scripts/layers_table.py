@@ -2,8 +2,8 @@
 
     python -m scripts.layers_table [--write docs/layers.md]
 
-The sentences are those of the rules (`in_words`, `left_to_generic`). Which rule a layer has is
-found by asking for an example of it. The page tells of a CPU.
+The descriptions are those of the rules (`in_words`, `left_to_generic`). The rule of a layer is
+found from an example of it. The page describes a machine without a GPU.
 """
 
 import argparse
@@ -33,22 +33,21 @@ SOURCES = "../keras_spectral/capture"
 PAGE = """\
 # Every layer, and how it is captured
 
-Made by `python -m scripts.layers_table --write docs/layers.md`, of the layers of Keras {version}.
-Of a model of yours, `ks.coverage(model)` and `keras-spectral layers MODEL.keras` tell the same for
-every weight.
+Made by `python -m scripts.layers_table --write docs/layers.md`, for the layers of Keras {version}.
+`ks.coverage(model)` and `keras-spectral layers MODEL.keras` list every weight of your own model.
 
 Letters: `n` example, `s` shared position, `t` step, `i` input feature, `o` output feature, `k`
 kernel offset, `c` input channel, `m` depth multiplier, `u` unit, `v` vocabulary. Z is what the
 activation function receives, Y what the layer (or a depthwise part) returns. *G* is the shape of
-the matrix `G = AᵀΔ`, the gradient of the weight. What it all means is in [method.md](method.md).
+the matrix `G = AᵀΔ`, the gradient of the weight. The definitions are in [method.md](method.md).
 
-*Left to the generic rule* are options with which the layer has exact group gradients all the same,
-by the tape, and A and Δ as in the rows of GenericRule. So has a subclass with a `call` of its own,
-or of what `call` uses, as a kernel or `convolution_op`, of any layer. A layer that is called in a
-loop is seen at the layer that runs the loop. What is not floating point, as tokens, is no A of the
-generic rule.
+With the options in *left to the generic rule* the generic rule captures the layer: group gradients
+are still exact, by automatic differentiation, and A and Δ are those in the rows of GenericRule. The
+same holds for any subclass that overrides `call`, or a member that `call` uses, such as a kernel or
+`convolution_op`. A layer that is called in a loop is captured at the layer that runs the loop. The
+generic rule records no A that is not floating point, such as tokens.
 
-*In its …* is the layer within that has the weights; of a wrapper, that of an example.
+*In its …* names the sublayer that has the weights; for a wrapper, that of an example.
 
 {table}
 
@@ -61,8 +60,8 @@ generic rule.
 {foreign}
 """
 
-GENERIC = """The generic rule captures layers of your own too: A is {0.a}, Δ is {0.delta}, and G is
-{0.gradient}. No other rule records biases: they are vectors."""
+GENERIC = """The generic rule also captures layers of your own: A is {0.a}, Δ is {0.delta}, and G is
+{0.gradient}. Only the generic rule records biases, which are vectors."""
 
 
 def row(name):
@@ -110,7 +109,7 @@ def _by_name(cells):
 
 
 def _captured(name):
-    """Return the rule of a layer, the class that has the weights, and what is said of each."""
+    """Return the rule of a layer, the class that has the weights, and their descriptions."""
     for rule in RULES:
         if not isinstance(rule, GenericRule) and name in [
             known.__name__ for known in rule.layer_types

@@ -1,4 +1,4 @@
-"""A callback that looks at the same examples again and again while training goes on."""
+"""A callback that evaluates the same examples repeatedly during training."""
 
 from typing import Any
 
@@ -12,23 +12,23 @@ from keras_spectral.settings import Spectra
 
 
 class SpectralProbe(keras.callbacks.Callback):
-    """Looks at a fixed set of examples before epochs and after the last one.
+    """Records a fixed set of examples before epochs and after the last one.
 
-    Training batches differ from step to step; a probe compares groups on the same examples all
-    along. All examples form one batch, in inference mode, as in `introspect`. Works with any
-    compiled `keras.Model`; training itself is not touched.
+    Training batches differ from step to step; a probe compares groups on the same examples
+    throughout. All examples form one batch, in inference mode, as in `introspect`. Works with any
+    compiled `keras.Model`, and does not affect training.
 
     Args:
         x: Array, or structure of arrays, with one row per example.
         y: Targets, as in `fit`.
         groups: As in `SpectralModel.fit`; with `permutations(…)` the null distribution is recorded
             alike.
-        every: Whole number of epochs between two looks, or a schedule.
+        every: Number of epochs between two evaluations, or a schedule.
         sample_weight: Weights, as in `fit`.
         spectra: What to record, as in `SpectralModel.compile`; its schedule is not used.
 
     Attributes:
-        log: The `SpectralLog`. `epoch` and `step` tell how much training came before the look.
+        log: The `SpectralLog`. `epoch` and `step` count the training before each evaluation.
 
     Raises:
         GroupsError: If `groups` does not fit `x`.
@@ -51,7 +51,7 @@ class SpectralProbe(keras.callbacks.Callback):
 
     @property
     def log(self):
-        """The `SpectralLog` of all looks so far."""
+        """The `SpectralLog` of all evaluations so far."""
         if self._introspection is None:
             from keras_spectral.log import SpectralLog
 
@@ -65,7 +65,7 @@ class SpectralProbe(keras.callbacks.Callback):
             logs: Not used.
 
         Raises:
-            RecordingError: If the model is another one than before.
+            RecordingError: If the model is not the one of an earlier `fit`.
         """
         require_same_model(self, self._looks_at)
         self._looks_at = self.model
@@ -79,7 +79,7 @@ class SpectralProbe(keras.callbacks.Callback):
         self.log.provenance |= provenance(self.model, self._settings, *self._data, self._membership)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Look, if this epoch is due.
+        """Evaluate the examples, if this epoch is due.
 
         Args:
             epoch: Number of the epoch about to begin.
@@ -90,7 +90,7 @@ class SpectralProbe(keras.callbacks.Callback):
             self._look(epoch)
 
     def on_train_end(self, logs=None):
-        """Look at the trained model.
+        """Evaluate the trained model.
 
         Args:
             logs: Not used.
@@ -99,7 +99,7 @@ class SpectralProbe(keras.callbacks.Callback):
 
     def _look(self, epoch):
         step = self._step()
-        if step == self._last_step:  # the end of one `fit` is the begin of the next
+        if step == self._last_step:  # the end of one `fit` is the beginning of the next
             return
         self._last_step = step
         logger = self._introspection.logger

@@ -1,12 +1,12 @@
-"""Where each layer is watched so that its rows belong to examples, found out before training.
+"""Where each layer is watched so that its rows belong to examples; decided before training.
 
-In a graph the batch axis has no size, so nothing tells whether the leading axis of a layer's input
-is the example. A trial trace with a batch of a telling size does; it runs nothing. An axis whose
-size is not known even then, as of chosen tokens, is taken for another. Some layers
-cannot be watched themselves: one that is called in a loop (the cell of a recurrent layer), one that
-sees time folded into the batch, and one whose weight is used outside of its calls as well (a head
-tied to an embedding by hand). They are watched at the nearest layer around them that can be, by the
-generic rule, and in the last resort at the model as a whole.
+In a graph the batch axis has no static size, so it is unknown whether the leading axis of a layer's
+output is the example. A trial trace with a batch of a unique size shows it; nothing is computed. An
+axis whose size is unknown even then, as after a selection of tokens, is taken not to be the
+example. Some layers cannot be watched themselves: one that is called in a loop (the cell of a
+recurrent layer), one that has time folded into the batch axis, and one whose weight is also used
+outside its calls (a head tied to an embedding by hand). The generic rule watches the nearest layer
+around them that can be watched, in the last resort the model as a whole.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from keras_spectral.capture.watching import WatchedForward
 from keras_spectral.errors import LayerRuleError, UnsupportedLayerError
 
 TRIAL_BATCH = 251
-"""A batch size that no other axis is likely to have."""
+"""A prime, as a batch size that no other axis is likely to have."""
 
 NO_EXAMPLES = (
     "nothing around it has outputs that lead with the example, so its rows belong to no group"
@@ -43,16 +43,16 @@ def aligned_sites(sites, forward, x, strict=False):
         sites: List of `Site`, each with a rule.
         forward: Function that runs the model on `x`.
         x: Structure of tensors, one batch.
-        strict: Whether such a site is an error.
+        strict: Whether a site that cannot be assigned is an error.
 
     Returns:
         List of `Site`, with `watched` set where it must be.
 
     Raises:
         UnsupportedLayerError: If `strict` and there is one.
-        LayerRuleError: If what was registered for a layer does not fit it.
+        LayerRuleError: If a registered function does not fit its layer.
     """
-    # A stateful layer takes its own batch size alone.
+    # A stateful layer accepts only its own batch size.
     for size in (TRIAL_BATCH, None):
         try:
             sites, astray = _moved_outwards(sites, forward, x, size)
@@ -62,7 +62,7 @@ def aligned_sites(sites, forward, x, strict=False):
         except Exception:
             if _can_be_traced(forward, x, size):
                 raise
-    else:  # no graph can be made: rows are counted as they come
+    else:  # the model cannot be traced: sizes are checked when it runs eagerly
         return sites
     left_out = {site: NO_EXAMPLES for site in astray}
     left_out |= {site: NOT_TWICE for site in sites if _runs_a_fused_kernel(site)}
@@ -75,21 +75,21 @@ def aligned_sites(sites, forward, x, strict=False):
 
 
 def _can_be_traced(forward, x, size):
-    """Return whether the model itself does with such a batch in a graph, if nothing watches."""
+    """Return whether the model can be traced with such a batch when it is not watched."""
     try:
         tf.function(forward, autograph=False).get_concrete_function(_trial_specs(x, size))
-    except Exception:  # of any kind: models do what they like
+    except Exception:  # a model may raise anything
         return False
     return True
 
 
 def _runs_a_fused_kernel(site):
-    """Tell whether the generic rule would differentiate a kernel again for each group."""
+    """Return whether the generic rule would differentiate a fused kernel once per group."""
     return site.rule is ANY_LAYER and any(map(is_fused, site.watched._flatten_layers()))
 
 
 def _moved_outwards(sites, forward, x, size):
-    """Return the sites, each watched as far out as it must be, and those for which that fails."""
+    """Return the sites, each watched at the innermost layer possible, and those without any."""
     astray = _astray(sites, forward, x, size)
     while any(_outwards(site) for site in astray):
         moved = {id(site): _outwards(site) or site for site in astray}
@@ -107,7 +107,10 @@ def _outwards(site):
 
 
 def _astray(sites, forward, x, size):
-    """Return the sites whose calls cannot all be seen with the example first, or are not all.
+    """Return the sites that cannot be watched where they are.
+
+    Their calls are inside a loop, do not lead with the example, or are not the only use of a
+    weight.
 
     Args:
         sites: List of `Site`.
@@ -133,7 +136,7 @@ def _astray(sites, forward, x, size):
 
 @contextlib.contextmanager
 def _spans(layers):
-    """Note which operations each layer adds to the graph: `{id of layer: [range, …]}`."""
+    """Record which operations each layer adds to the graph: `{id of layer: [range, …]}`."""
     spans = defaultdict(list)
 
     def noting(key, call):
@@ -158,7 +161,7 @@ def _n_operations():
 
 
 def _is_used_elsewhere(site, spans, outputs):
-    """Tell whether the outputs depend on a weight by more than the calls of the watched layer."""
+    """Return whether the outputs depend on a weight outside the calls of the watched layer."""
     graph = tf.compat.v1.get_default_graph()
     number = {operation: k for k, operation in enumerate(graph.get_operations())}
     ends = {y.op for y in keras.tree.flatten(outputs) if tf.is_tensor(y)}

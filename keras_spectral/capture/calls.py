@@ -17,10 +17,10 @@ class Call:
     """One call of a layer in the forward pass.
 
     Attributes:
-        inputs: What the layer received (after casting to its compute type).
-        outputs: Tuple of tensors with respect to which the loss is differentiated: `Z`, to which
-            the activation function is applied, or all that the layer returned.
-        again: Function by which the rule runs the call once more, if one look is not enough.
+        inputs: The inputs of the layer, after casting to its compute dtype.
+        outputs: Tuple of tensors with respect to which the loss is differentiated: the
+            pre-activation `Z`, or all tensors that the layer returned.
+        again: Function that runs the call once more, for rules that need it, or `None`.
     """
 
     inputs: Any
@@ -29,17 +29,17 @@ class Call:
 
     @property
     def leading(self):
-        """Set of the sizes of the leading axes of the outputs, as far as they are known."""
+        """Set of the static sizes of the leading axes of the outputs."""
         return {output.shape[0] if output.shape.rank else 0 for output in self.outputs}
 
 
 class Received(NamedTuple):
-    """What one call of a layer received, from which it can be run again.
+    """Arguments and state of one call of a layer, from which it can be run again.
 
     Attributes:
         args: Positional arguments.
         kwargs: Arguments by name.
-        state: Pairs of each variable that is not trained (a moving average, the state of a random
+        state: Pairs of each non-trainable variable (a moving average, the state of a random
             generator) and its value before the call.
     """
 
@@ -53,18 +53,18 @@ class Received(NamedTuple):
         return next(iter((*self.args, *self.kwargs.values())))
 
     def run_by(self, layer, values=()):
-        """Return what the layer returns, which keeps the state that it has.
+        """Return the outputs of another run of the layer, which does not change its state.
 
         Args:
             layer: The layer.
-            values: Pairs of a variable and the value that it has meanwhile.
+            values: Pairs of a variable and the value that it takes during the call.
         """
         with losses_kept(layer), keras.StatelessScope([*self.state, *values]):
             return layer(*self.args, **self.kwargs)
 
 
 def state_of(layer):
-    """Return pairs of each variable of a layer that is not trained, and its value.
+    """Return pairs of each non-trainable variable of a layer and its value.
 
     Args:
         layer: A built Keras layer.
@@ -73,7 +73,7 @@ def state_of(layer):
 
 
 class Backward(NamedTuple):
-    """What is at hand after the backward pass.
+    """Facts about a batch that rules need to turn adjoints into factors.
 
     Attributes:
         n: Scalar tensor, the number of examples.
@@ -87,7 +87,7 @@ class Backward(NamedTuple):
 
 
 def unscaled(adjoint, scale):
-    """Return an adjoint of the loss itself, in a type that holds it well.
+    """Return the adjoint of the unscaled loss, in at least float32.
 
     Args:
         adjoint: Tensor, `∂(scale L)/∂Z`.
@@ -95,15 +95,15 @@ def unscaled(adjoint, scale):
     """
     if scale is None:
         return adjoint
-    # float16 holds the scaled adjoint well and the unscaled one badly: widen first.
+    # The unscaled adjoint may underflow in float16: cast first.
     wide = unscaled_type(adjoint.dtype)
     return tf.cast(adjoint, wide) / tf.cast(scale, wide)
 
 
 def unscaled_type(dtype):
-    """Return the type of what was scaled: at least float32.
+    """Return the dtype of an unscaled adjoint: at least float32.
 
     Args:
-        dtype: The type that it had before.
+        dtype: The dtype of the scaled adjoint.
     """
     return tf.float64 if dtype == tf.float64 else tf.float32

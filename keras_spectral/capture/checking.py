@@ -1,4 +1,4 @@
-"""Whether what is captured of a layer is what a plain tape says, and if not, what to try."""
+"""A check of what is captured of a layer, against plain differentiation, with hints."""
 
 import dataclasses
 
@@ -19,19 +19,20 @@ def check_layer(layer, inputs, training=False):
     """Compare the gradients that are captured of a layer with plain differentiation.
 
     Args:
-        layer: A Keras layer or model. It is built if it must be; its variables stay as they are.
+        layer: A Keras layer or model. It is built if necessary; its variables are not changed.
         inputs: Array, or structure of arrays, with one row per example: the first argument of its
             call.
         training: Whether to call it in training mode.
 
     Returns:
-        DataFrame with one row per captured weight, also of the layers within: `layer` (its path),
-        `weight`, `rule`, `shape`, `error` and `ok`. The error is the largest absolute difference of
-        the two gradients as matrices, relative to the Frobenius norm; of their singular values
-        where only these agree, as with another order of rows or columns.
+        DataFrame with one row per captured weight, including those of sublayers: `layer` (its
+        path), `weight`, `rule`, `shape`, `error` and `ok`. The error is the largest absolute
+        difference of the two gradients as matrices, relative to the Frobenius norm. If only
+        singular values agree, as with another order of rows or columns, it is that of the singular
+        values.
 
     Raises:
-        LayerRuleError: If a gradient differs, a registered function returns what does not fit the
+        LayerRuleError: If a gradient differs, the result of a registered function does not fit the
             layer, or there is nothing to check.
 
     Example:
@@ -72,7 +73,7 @@ def check_layer(layer, inputs, training=False):
 
 
 class Whole(keras.layers.Wrapper):
-    """A model of one layer: what cannot be watched at the layer itself is watched here."""
+    """A model of one layer, at which weights are watched that cannot be watched at the layer."""
 
     def call(self, x, training=None):
         """Call the layer."""
@@ -100,7 +101,7 @@ def _what_differs(comparison, forward, inputs):
 
 
 def _hint(site, forward, inputs):
-    """Return what to try, the activation function before all."""
+    """Return what to try, first another activation function."""
     rule, layer_class = site.rule, site.rule.layer_types[0]
     held = [name for name, value in vars(site.layer).items() if callable(value)]
     for name in (None, *held):
@@ -127,7 +128,7 @@ def _reproduces(rule, site, forward, inputs):
             for comparison in comparisons([dataclasses.replace(site, rule=rule)], forward, inputs)
         )
     except (AttributeError, TypeError, ValueError, tf.errors.OpError):
-        return False  # the function, given an adjoint that it was not made for
+        return False  # the function does not support this adjoint
 
 
 def _require_graph(registered, forward, inputs):
@@ -144,8 +145,8 @@ def _require_graph(registered, forward, inputs):
 
     try:
         tf.function(lambda x: trace(x, factors=False)).get_concrete_function(spec)
-    except Exception:  # of any kind: layers do what they like
-        return  # it cannot do without
+    except Exception:  # a layer may raise anything
+        return  # the layer itself needs a known number of examples
     try:
         tf.function(trace, autograph=False).get_concrete_function(spec)
     except Exception as error:

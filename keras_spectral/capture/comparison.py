@@ -1,10 +1,10 @@
-"""Gradients as they are captured, beside those of plain differentiation.
+"""Captured gradients compared with those of plain differentiation.
 
 Letters: `n` example, `s` position, `i` input feature, `o` output feature.
 
-Random cotangents `D [n, …]` stand for `∂L/∂output`. The gradient that a rule makes of them, for all
-examples and for some, is compared with that of the tape, for some with the cotangents of all others
-set to zero.
+Random cotangents `D [n, …]` take the place of `∂L/∂output`. The gradient that a rule captures is
+compared with that of a tape, once for all examples and once for some, with the cotangents of all
+others zero.
 """
 
 import itertools
@@ -26,17 +26,18 @@ TOLERANCE = 1e-4
 """Largest difference, relative to the Frobenius norm of the gradient."""
 
 COARSE_TOLERANCE = 5e-2
-"""The same where the layer computes in 16 bits."""
+"""Largest difference for a layer that computes in 16 bits."""
 
 NEGLIGIBLE = 1e-2
-"""A gradient smaller than this part of the layer's largest is compared relative to that part."""
+"""For a gradient smaller than this fraction of the layer's largest, differences are relative to
+that fraction."""
 
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The gradient of one weight, as it is captured and as the tape has it.
+    """The difference of the captured gradient of one weight from that of the tape.
 
     Attributes:
         site: `Site` of the layer.
@@ -54,7 +55,7 @@ class Comparison:
 
     @property
     def tolerance(self):
-        """The largest difference that rounding may make."""
+        """The largest difference attributed to rounding."""
         return tolerance_of(self.site)
 
     @property
@@ -101,7 +102,7 @@ def comparisons(captured, forward, inputs):
 
 
 def tolerance_of(site):
-    """Return the largest relative difference that rounding may make in a layer.
+    """Return the largest relative difference attributed to rounding in a layer.
 
     Args:
         site: `Site`.
@@ -111,14 +112,14 @@ def tolerance_of(site):
 
 
 def relative_difference(site, name, found, gradient, least):
-    """Return how far a captured gradient is from another one, relative to its norm.
+    """Return the difference of a captured gradient from another one, relative to its norm.
 
     Args:
         site: `Site`.
         name: Name of the weight.
         found: Array `[…, …]`, the captured gradient as a matrix.
         gradient: Array of the shape of the weight.
-        least: Norm below which a gradient is not taken for the unit.
+        least: Smallest norm to which the difference is taken relative.
     """
     scale = max(np.linalg.norm(gradient), least) or 1.0
     layouts = _layouts(site, name, gradient, found.shape)
@@ -126,9 +127,9 @@ def relative_difference(site, name, found, gradient, least):
 
 
 class _Run:
-    """Forward passes of a layer, watched, with random cotangents of what it returns.
+    """Watched forward passes of a layer, with random cotangents of its outputs.
 
-    A pass for each set of examples: fused kernels of a GPU can be differentiated once only.
+    One pass per set of examples: fused kernels of a GPU can be differentiated only once.
 
     Args:
         captured: List of `Site`.
@@ -186,7 +187,7 @@ def _cotangents(outputs, members):
 
 
 def _mixing(watched, adjoints, members):
-    """Return the paths of layers after which examples meet: others have adjoints too."""
+    """Return the paths of layers after which examples interact: others have adjoints too."""
     left, paths = iter(adjoints), set()
     for site, call in watched.calls:
         own = [d for d in itertools.islice(left, len(call.outputs)) if d is not None]
@@ -209,7 +210,7 @@ def _leading_outputs(outputs, n):
 
 
 def _layouts(site, name, gradient, shape):
-    """Return the gradient of a weight as the matrices that a captured one may stand for."""
+    """Return the gradient of a weight in the matrix layouts that a captured one may have."""
     if len(shape) == 2 and gradient.size == shape[0] * shape[1]:
         layouts = [gradient.reshape(shape), gradient.reshape(shape[::-1]).T]
     else:  # rows that are zero may be left out, as those of absent tokens

@@ -3,17 +3,18 @@
 Letters: `n` example, `s` position, `k` kernel offset, `c` input channel, `o` output channel, `m`
 depth multiplier.
 
-Of a convolution, A is the unfolded patches of the input `[n, s, k c]`, Δ is `∂L/∂Z [n, s, o]`, so
-`G = AᵀΔ` is the gradient of the kernel `[k, c, o]`, its first axes flattened. With `groups`,
-channels meet only their own filters: the gradient `[k c/groups, o]` is made of the diagonal blocks
-of `AᵀΔ`. A depthwise one has as many groups as channels, and the gradient `[k, c m]`.
+For a convolution, A is the patches of the input (im2col) `[n, s, k c]` and Δ is `∂L/∂Z [n, s, o]`,
+so `G = AᵀΔ` is the gradient of the kernel `[k, c, o]`, with its first axes flattened. With
+`groups`, channels are multiplied only with the filters of their group: the gradient `[k c/groups,
+o]` consists of the diagonal blocks of `AᵀΔ`. A depthwise convolution has as many groups as
+channels, and the gradient `[k, c m]`.
 
-Of a transposed convolution, A is the input `[n, s, c]` and Δ is `∂L/∂Z` unfolded to what each input
-position reaches, `[n, s, k o]`, so `G = AᵀΔ` is the gradient of the kernel `[k, o, c]` as a matrix
-`[c, k o]`.
+For a transposed convolution, A is the input `[n, s, c]` and Δ the patches of `∂L/∂Z` that each
+input position contributes to, `[n, s, k o]`, so `G = AᵀΔ` is the gradient of the kernel `[k, o, c]`
+as a matrix `[c, k o]`.
 
-A separable one is a depthwise one, whose output `Y [n, s, c m]` is the A of a pointwise one. Its Δ
-is `∂L/∂Z`, and that of the depthwise one `∂L/∂Y`.
+A separable convolution is a depthwise one with output `Y [n, s, c m]`, followed by a pointwise one.
+For the depthwise part Δ is `∂L/∂Y`; for the pointwise part A is `Y` and Δ is `∂L/∂Z`.
 """
 
 import math

@@ -39,8 +39,8 @@ COLUMNS = (
 def coverage(model):
     """Return a table of every weight of a model, how it is captured, or why not.
 
-    A model whose inputs are known (functional or sequential) is traced once, as before training, to
-    find out which layers can be watched themselves. Nothing is computed.
+    A model with known inputs (functional or sequential) is traced once, as before training, to find
+    out which layers can be watched themselves. Nothing is computed.
 
     Args:
         model: A built `keras.Model`.
@@ -77,7 +77,7 @@ def weights(model):
 
 
 def _rows(pairs):
-    """Return a row for each weight, of pairs of a `Site` and what a trial makes of it."""
+    """Return a row for each weight, from pairs that `_traced` returns."""
     return [
         {**_facts(site, variable), **_verdict(site, found, variable)}
         for site, found in pairs
@@ -86,13 +86,13 @@ def _rows(pairs):
 
 
 def _traced(model, known):
-    """Return pairs of a `Site` and the one that training would watch, `None` if it could not."""
+    """Return pairs of a `Site` and the `Site` that training would watch, or `None`."""
     inner = getattr(model, "wrapped_model", model)
     watched = [site for site in known if site.rule is not None]
     inputs = _inputs(inner)
     if inputs is not None:
         with losses_kept(inner), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the trial warns of, the table tells
+            warnings.simplefilter("ignore")  # the table has the reasons
             watched = aligned_sites(watched, lambda x: inner(x, training=True), inputs)
     by_path = {site.path: site for site in watched}
     return [(site, by_path.get(site.path)) for site in known]
@@ -128,7 +128,7 @@ def _captures(site, variable):
 
 
 def _is_watched(site):
-    """Tell whether training moves any weight that a site captures."""
+    """Return whether training updates any weight that a site captures."""
     return any(variable.trainable for _, variable in site.weights)
 
 

@@ -1,13 +1,14 @@
 """EinsumDense layers: `Z = einsum(equation, x, W) + b`, and through them the attention layers.
 
-Letters of the equation fall into kinds. Those of the input and the output that the kernel lacks are
-shared positions, the example first. Those of the kernel and the input alone are input features, all
-together `i`; those of the kernel and the output alone are output features, all together `o`.
-Letters of the input alone are summed over before the kernel is reached. So with A and Δ brought to
-the order `[n, …, i]` and `[n, …, o]`, `G = AᵀΔ` is the gradient of the kernel, its axes brought to
+The letters of the equation are of four kinds. Letters of the input and the output, but not of the
+kernel, are shared positions, the example first. Letters of the kernel and the input only are input
+features, together `i`; letters of the kernel and the output only are output features, together `o`.
+Letters of the input only are summed over before the product with the kernel. So with A and Δ
+transposed to `[n, …, i]` and `[n, …, o]`, `G = AᵀΔ` is the gradient of the kernel with its axes in
 the order `[i, o]`.
 
-A letter of all three (a kernel of its own for each position) and a repeated one have no such form.
+Equations with a letter of all three (a separate kernel for each position) or a repeated letter have
+no such form.
 """
 
 import math
@@ -40,7 +41,7 @@ class EinsumDenseRule(ProductRule):
     )
 
     def obstacle(self, layer):
-        """Return why this very layer cannot be captured, or `None`."""
+        """Return why this layer cannot be captured by the rule, or `None`."""
         x, w, z = _operands(layer.equation)
         why = None
         named = [letters.replace(".", "") for letters in (x, w, z)]
@@ -73,7 +74,7 @@ class EinsumDenseRule(ProductRule):
 
 
 class _Axes(NamedTuple):
-    """Letters of the operands, and of the three kinds."""
+    """Letters of the operands, and of the three kinds that the gradient needs."""
 
     x: str
     w: str
@@ -106,7 +107,7 @@ def _operands(equation):
 
 
 def _merged(tensor, n_axes):
-    """Return a tensor whose last axes, a static number of them, are one."""
+    """Return a tensor with its last `n_axes` axes merged into one."""
     if n_axes == 1:
         return tensor
     kept = tensor.shape.rank - n_axes

@@ -2,12 +2,13 @@
 
 Letters: `n` example, `s` position, `v` vocabulary, `o` output feature.
 
-A is the one-hot rows of the tokens `[n, s, v]`, never formed, and Δ is `∂L/∂Z [n, s, o]`, so
-`G = AᵀΔ` is the gradient of the embeddings `[v, o]`: the rows of Δ summed by token. The singular
+A is the one-hot rows of the tokens `[n, s, v]`, which are never formed, and Δ is `∂L/∂Z [n, s, o]`,
+so `G = AᵀΔ` is the gradient of the embeddings `[v, o]`: the rows of Δ summed by token. The singular
 values of A are the roots of the counts of the tokens.
 
-An embedding used both ways, as of a language model with tied weights, is no such product: the
-generic rule captures `keras.layers.ReversibleEmbedding`, the gradients of both uses together.
+An embedding that is also the output projection of a language model with tied weights is not such a
+product: the generic rule captures `keras.layers.ReversibleEmbedding`, with one gradient of both
+uses.
 """
 
 from contextlib import contextmanager
@@ -39,9 +40,9 @@ class EmbeddingRule(ProductRule):
     left_to_generic = ("LoRA", "quantised weights")
 
     def normal_form(self, layer, inputs, delta):
-        """Return the tokens, and the adjoint of what was looked up."""
+        """Return the tokens, and the adjoint of their embeddings."""
         ids = tf.cast(inputs, tf.int32)[..., None]
-        ids = tf.where(ids < 0, ids + layer.input_dim, ids)  # Keras counts them from the end
+        ids = tf.where(ids < 0, ids + layer.input_dim, ids)  # negative tokens count from the end
         ids = with_positions(ids, tf.shape(ids)[0])[..., 0]
         return {"embeddings": (OneHot(ids, layer.input_dim), delta)}
 

@@ -1,16 +1,17 @@
-"""Any layer with trainable weights: exact group gradients, by the tape alone.
+"""Any layer with trainable weights: exact group gradients by automatic differentiation.
 
 Letters: `n` example, `s` position, `i` input feature, `o` output feature, `g` group.
 
-With `Y` all that a call returns and `D = ∂L/∂Y`, `∂⟨Y, m_g ∘ D⟩/∂W`, where `m_g` is 1 for the
-examples of group `g` and D is held constant, is the part of the gradient that flows through the
-rows of the group. Of a layer that mixes examples, as BatchNormalization in training, it is just
-that: the part that leaves the layer by the group's rows. What a layer adds to the loss besides its
-output (`add_loss`) belongs to no example.
+Let `Y` be all outputs of a call and `D = ∂L/∂Y`, held constant. Then `∂⟨Y, m_g ∘ D⟩/∂W`, with `m_g`
+1 for the examples of group `g` and 0 for all others, is the part of the gradient that flows through
+the output rows of the group. This definition also holds for a layer that mixes examples, as
+BatchNormalization in training. Losses that a layer adds by `add_loss` do not flow through its
+output and belong to no example.
 
-A is the input `[n, …, i]` and Δ is D itself, `[n, …, o]`. A gradient is a matrix whose last axis is
-that of the weight, all others flattened; that of a vector has one row, and one singular value: its
-norm. A and Δ belong to the layer and are recorded once, with its first weight.
+A is the input `[n, …, i]` and Δ is D itself, `[n, …, o]`. The columns of a gradient are the last
+axis of the weight, all other axes are flattened. The gradient of a vector has one row, and its only
+singular value is its norm. A and Δ belong to the layer and are recorded once, with its first
+weight.
 """
 
 import math
@@ -28,7 +29,7 @@ from keras_spectral.matrices.factors import Factors, with_positions
 
 
 class GenericRule(Rule):
-    """Captures every layer whose calls can be seen and whose output leads with the example."""
+    """Captures every layer whose calls can be watched and whose output leads with the example."""
 
     layer_types = (keras.layers.Layer,)
     in_words = (
@@ -42,16 +43,16 @@ class GenericRule(Rule):
     left_to_generic = ()
 
     def obstacle(self, layer):
-        """Return why this very layer cannot be captured, or `None`."""
+        """Return why this layer cannot be captured by the rule, or `None`."""
         if not self.weights(layer):
             return "no trainable weights"
         return None
 
     def weights(self, layer):
-        """Return all trainable weights of the layer's own, by name.
+        """Return the layer's own trainable weights, by name.
 
-        Without those, as the scales of float8, which an update replaces by what stands in the place
-        of a gradient.
+        Weights such as the scales of float8 are left out: their update overwrites them with the
+        "gradient".
         """
         own = [v for v in own_variables(layer) if v.trainable and not v.overwrite_with_gradient]
         return list(zip(numbered(variable.name for variable in own), own, strict=True))
@@ -101,7 +102,7 @@ class GenericRule(Rule):
 
 
 class Taped(NamedTuple):
-    """A call on a tape of its own, which sees nothing of what came before.
+    """A call recorded on a tape of its own, which holds no earlier operations.
 
     Attributes:
         outputs: Tuple of the floating-point tensors that were returned.
@@ -117,24 +118,24 @@ def _taped(call):
     with tf.GradientTape(persistent=True) as tape:
         outputs = call()
         if len(list(_float_tensors(outputs))) > 1:
-            # One output may depend on another, or be it: Δ is of what goes out by each alone.
+            # One output may depend on another, or be the same tensor; each needs its own Δ.
             outputs = keras.tree.map_structure(_copied, outputs)
-    # Of a softmax Keras' losses take the logits, past the output.
+    # Keras' losses use the logits of a softmax and bypass its output.
     ends = tuple(getattr(y, "_keras_logits", y) for y in _float_tensors(outputs))
     return outputs, Taped(ends, tape)
 
 
 def _is_repeatable(layer):
-    """Tell whether a layer computes the same again: one of Keras' own, without random numbers."""
-    # Looking into a layer would give its intermediate results a second consumer, and TensorFlow
-    # groups float operations otherwise then: weights would differ from those of a plain model in
-    # the last digit. What is repeated, in recorded steps only, leaves the first run as it was.
+    """Return whether a layer returns the same again: a layer of Keras without random numbers."""
+    # Differentiating the call itself would give its intermediate results a second consumer, and
+    # TensorFlow would fuse float operations differently: weights would differ from those of a plain
+    # model in the last digit. Running the layer once more leaves the first run unchanged.
     own = getattr(keras.layers, type(layer).__name__, None) is type(layer)
     return own and not layer._layers and not layer._seed_generators
 
 
 def _repeated(layer, received):
-    """Return the `Taped` call of a layer run again, which changes nothing of it."""
+    """Return the `Taped` call of another run of a layer, which does not change its state."""
     return _taped(partial(received.run_by, layer))[1]
 
 
@@ -172,9 +173,9 @@ def _type(variable, backward):
 
 
 def _leading_input(call):
-    """Return the first floating-point tensor that leads with the example as outputs do, or `None`.
+    """Return the first floating-point input that leads with the example as outputs do, or `None`.
 
-    Others are no A: what every example meets, as learned queries.
+    Inputs shared by all examples, such as learned queries, are not an A.
     """
     given = _float_tensors((call.inputs.args, call.inputs.kwargs))
     leading = call.outputs[0].shape[0]
@@ -182,7 +183,7 @@ def _leading_input(call):
 
 
 def _joined(tensors, n):
-    """Return tensors `[n, …, w]` as one `[n, s, w]`, or `None`: an input need not be numbers."""
+    """Return tensors `[n, …, w]` as one `[n, s, w]`, or `None` if they have no such form."""
     if any(tensor is None or tensor.shape.rank == 0 for tensor in tensors):
         return None
     tensors = [tensor[:, None] if tensor.shape.rank == 1 else tensor for tensor in tensors]
@@ -216,6 +217,6 @@ def _marked_as(value, result):
 
 
 def _is_float_tensor(value):
-    # A variable of Keras passes for a tensor.
+    # `tf.is_tensor` is true for variables of Keras.
     own = tf.is_tensor(value) and not isinstance(value, keras.Variable)
     return own and value.dtype.is_floating

@@ -1,4 +1,4 @@
-"""What Keras has no public way for: a layer's own weights, and attributes set for a while."""
+"""Operations on layers without a public Keras API: own weights, temporary attributes."""
 
 from collections import Counter
 from contextlib import contextmanager
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def attributes(layer, **values):
-    """Set instance attributes of a layer for a while, and leave no trace, whatever happens.
+    """Set instance attributes of a layer temporarily; they are restored also after an exception.
 
-    Works on the instance dictionary: Keras neither tracks nor locks what is put there.
+    Attributes are set in the instance dictionary, where Keras neither tracks nor locks them.
 
     Args:
         layer: The layer.
@@ -29,7 +29,7 @@ def attributes(layer, **values):
 
 @contextmanager
 def losses_kept(model):
-    """Leave what layers have added to the loss as it is, whatever is called.
+    """Restore the losses that layers have added (`add_loss`) at the end of the context.
 
     Args:
         model: A Keras layer or model.
@@ -55,7 +55,7 @@ def name_of_call(layer):
 
 
 def own_variables(layer):
-    """Return the weights of a layer that are of none of the layers within, to which it may refer.
+    """Return the weights of a layer without those of its sublayers.
 
     Args:
         layer: A built Keras layer.
@@ -66,7 +66,7 @@ def own_variables(layer):
 
 
 def numbered(names):
-    """Return names made unique: the second of a kind ends in `#2`.
+    """Return unique names: the second occurrence of a name ends in `#2`.
 
     Args:
         names: Sequence of texts.

@@ -1,11 +1,11 @@
-"""Normalisations: what they return is scaled and shifted last, each by a vector.
+"""Normalisations: the output is scaled and shifted last, each by a vector.
 
 Letters: `n` example, `o` feature.
 
-`Y = γ X̂ + β`, whatever X̂ is, so with `D = ∂L/∂Y` the gradients that flow through the rows of an
-example are `Σ D ∘ X̂` and `Σ D`, over all axes but that of the features. X̂ is what the layer returns
-with `γ = 1` and `β = 0`: one forward pass serves all groups, and no backward pass is needed. A and
-Δ are those of the generic rule.
+With `Y = γ X̂ + β` and `D = ∂L/∂Y`, the gradients that flow through the output rows of an example
+are `Σ D ∘ X̂` and `Σ D`, summed over all axes except that of the features. X̂ is the output of the
+layer for `γ = 1` and `β = 0`: one forward pass serves all groups, and no backward pass is needed. A
+and Δ are those of the generic rule.
 """
 
 import keras
@@ -17,7 +17,7 @@ from keras_spectral.matrices.factors import Factors
 
 
 class NormalizationRule(GenericRule):
-    """Captures the normalisations of Keras that have weights."""
+    """Captures the normalisation layers of Keras that have weights."""
 
     layer_types = (
         keras.layers.BatchNormalization,
@@ -33,7 +33,7 @@ class NormalizationRule(GenericRule):
     )
 
     def obstacle(self, layer):
-        """Return why this very layer cannot be captured, or `None`."""
+        """Return why this layer cannot be captured by the rule, or `None`."""
         if type(layer) not in self.layer_types:
             return "a subclass, which may not compute the same again"
         axes = keras.tree.flatten(layer.axis)
@@ -56,7 +56,7 @@ class NormalizationRule(GenericRule):
 
 
 def _of_examples(layer, weights, call, delta):
-    """Return the gradients `[n, 1, o]` of every weight through the rows of each example."""
+    """Return each example's part `[n, 1, o]` of the gradient of every weight."""
     shift = getattr(layer, "beta", None)
     neutral = [] if shift is None else [(shift, tf.zeros(shift.shape))]
     neutral += [(weight, tf.ones(weight.shape)) for weight in weights if weight is not shift]

@@ -2,11 +2,11 @@
 
 Letters: `n` example, `i` input feature, `o` output feature.
 
-With `Y` what a call of a layer returned and `D = ∂L/∂Y`, held constant, `c_n = ⟨Y[n], D[n]⟩`
-depends on the weights of the layer as the loss does through the rows of example `n`. So `∂c_n/∂W`
-is that example's part of the training gradient. The layer runs again from what it received and the
-state that it had, by Keras' own code, and `tape.jacobian` differentiates all `c_n`. No formula of a
-layer is used, and no product of activations and adjoints.
+Let `Y` be the output of a layer call, and `D = ∂L/∂Y`, held constant. Then `c_n = ⟨Y[n], D[n]⟩` has
+the same derivative with respect to the weights of the layer as the loss through the output rows of
+example `n`. So `∂c_n/∂W` is that example's part of the training gradient. Keras' own code runs the
+layer again from the inputs and the state of the call, and `tape.jacobian` differentiates all `c_n`.
+No formula of a layer is used, and no product of activations and adjoints.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def example_gradients(weights, layer, calls, adjoints, backward):
     """Return each example's part of the gradients of some weights.
 
     Args:
-        weights: Pairs `(name, variable)`, each used within the calls alone.
+        weights: Pairs `(name, variable)`, each used only within the calls.
         layer: The layer that was called.
         calls: List of `Call` of it, as `watched_outputs` appends them.
         adjoints: For each call a list of `∂L/∂output`; `None` where no gradient reaches one.
@@ -76,7 +76,7 @@ def _jacobian(tape, contributions, values):
     zero = tf.UnconnectedGradients.ZERO
     try:
         return tape.jacobian(contributions, values, unconnected_gradients=zero)
-    except ValueError:  # a loop, as of a recurrent layer, cannot be vectorized
+    except ValueError:  # a loop, as in a recurrent layer, cannot be vectorised
         one_by_one = {"experimental_use_pfor": False, "unconnected_gradients": zero}
         return tape.jacobian(contributions, values, **one_by_one)
 
@@ -88,13 +88,13 @@ def _of_examples(y, delta, n):
 
 
 def _ends(outputs):
-    # Of a softmax Keras' losses take the logits, past the output.
+    # Keras' losses use the logits of a softmax and bypass its output.
     leaves = (leaf for leaf in keras.tree.flatten(outputs) if _is_float_tensor(leaf))
     return [getattr(leaf, "_keras_logits", leaf) for leaf in leaves]
 
 
 def _copied(value):
-    """Return an output by itself: one may depend on another, or be it."""
+    """Return an identity of an output: one output may depend on another, or be the same tensor."""
     if not _is_float_tensor(value):
         return value
     result = tf.identity(value)
@@ -105,6 +105,6 @@ def _copied(value):
 
 
 def _is_float_tensor(value):
-    # A variable of Keras passes for a tensor.
+    # `tf.is_tensor` is true for variables of Keras.
     own = tf.is_tensor(value) and not isinstance(value, keras.Variable)
     return own and value.dtype.is_floating

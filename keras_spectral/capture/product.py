@@ -13,11 +13,11 @@ from keras_spectral.matrices.factors import Factors, in_rows, joined_calls
 
 
 class ProductRule(Rule):
-    """What rules of layers whose weights enter as products have in common: `Z = A W + b`.
+    """Base class of rules for layers whose weights enter as products: `Z = A W + b`.
 
-    A family says in `normal_form` what A and Δ are. The layer is watched by listening to what its
-    activation function receives: Keras' own code computes everything, so numbers stay bit for bit
-    what they are without us.
+    A family returns A and Δ from `normal_form`. The layer is watched by storing the argument of its
+    activation function, Z. Keras' own code computes everything, so all numbers are bit for bit
+    those of an unwatched layer.
     """
 
     weight_names: tuple = ("kernel",)
@@ -31,12 +31,12 @@ class ProductRule(Rule):
             delta: `∂L/∂Z`, in the shape of Z.
 
         Returns:
-            Tensors `[n, …, i]` and `[n, …, o]`, or what `Factors` takes in their place.
+            Tensors `[n, …, i]` and `[n, …, o]`, or matrices that `Factors` accepts instead.
         """
         raise NotImplementedError
 
     def obstacle(self, layer):
-        """Return why this very layer cannot be captured, or `None`."""
+        """Return why this layer cannot be captured by the rule, or `None`."""
         if layer.quantization_mode is not None:
             return f"quantised weights ({layer.quantization_mode}), in a `call` of their own"
         if getattr(layer, "lora_enabled", False):

@@ -1,24 +1,24 @@
-"""Recurrent layers: `Z_t = x_t W + h_{t-1} U + b` at every step `t`, all gates side by side.
+"""Recurrent layers: `Z_t = x_t W + h_{t-1} U + b` at every step `t`, gates side by side.
 
 Letters: `n` example, `t` step, `i` input feature, `u` unit, `o` gate and unit.
 
-Of the input weight `W [i, o]`, A is the input `[n, t, i]`; of the recurrent weight `U [u, o]`, A is
-the state before each step `[n, t, u]`; both as they are multiplied, after dropout. Δ of both is the
-gate adjoint `∂L/∂Z [n, t, o]`, so `G = AᵀΔ`, summed over time. Steps that a mask tells the layer to
-skip are rows of zeros.
+For the input weight `W [i, o]`, A is the input `[n, t, i]`; for the recurrent weight `U [u, o]`, A
+is the state before each step `[n, t, u]`; both after dropout. Δ of both is the gate adjoint `∂L/∂Z
+[n, t, o]`, so `G = AᵀΔ` is summed over time. Steps that a mask skips are rows of zeros.
 
-The reset gate r of a GRU enters the candidate. If it resets after the product, `x W + r ∘ (h U)`,
-Δ of the candidate's columns of U is `r ∘ Δ`; if before it, `x W + (r ∘ h) U`, their A is `r ∘ h`.
-With recurrent dropout every gate drops inputs of its own. Then A has parts for the gates, side by
-side.
+The reset gate r of a GRU acts on the candidate. If it is applied after the product, `x W + r ∘ (h
+U)`, Δ of the candidate's columns of U is `r ∘ Δ`; if before it, `x W + (r ∘ h) U`, their A is `r ∘
+h`. With recurrent dropout each gate has a dropout mask of its own, and A consists of parts for the
+gates, side by side.
 
-The gate adjoints are those of zeros that are sent into the loop along with the inputs, one for each
-number that an activation function receives, and take its gradient: a loop shows nothing of its
-inside, but differentiates with respect to what it is given. Keras' own code computes everything.
+The intermediate results of a loop are not accessible, but a loop can be differentiated with respect
+to its inputs. So zeros are passed into the loop beside the inputs, one for each number that an
+activation function receives; a custom gradient assigns them the gradient of that number. These
+gradients are the gate adjoints. Keras' own code computes everything.
 
-On a GPU Keras may run a fused kernel, which has no inside and cannot be differentiated twice. Then
-its run stays as it is, and the loop is run again, in recorded steps only, from the same inputs with
-the same adjoints of its outputs: the same numbers up to rounding.
+On a GPU Keras may run a fused kernel, which does not expose its gates and cannot be differentiated
+twice. Its run is left as it is, and the loop is run again, in recorded steps only, with the same
+inputs and the same adjoints of its outputs: the numbers agree up to rounding.
 """
 
 from contextlib import contextmanager
@@ -85,10 +85,10 @@ class RecurrentRule(Rule):
             return found
 
         def fused_loop(sequences, initial_state, mask, training=False):
-            # Read now: of a stateful layer they are variables, about to change.
+            # Read now: in a stateful layer these are variables that are about to change.
             before = keras.tree.map_structure(tf.convert_to_tensor, initial_state)
             found = loop(sequences, initial_state, mask, training)
-            # One output may depend on another, or be it: Δ is of what goes out by each alone.
+            # One output may depend on another, or be the same tensor; each needs its own Δ.
             found = keras.tree.map_structure(tf.identity, found)
             dropped = layer.cell.get_dropout_mask(sequences[:, 0]) if training else None
             sequences = _dropped(sequences, dropped, layer.cell.units)
@@ -111,23 +111,23 @@ class RecurrentRule(Rule):
 
 
 def is_fused(layer):
-    """Return whether Keras runs a layer by one kernel of a GPU: if it has all that the layer needs.
+    """Return whether Keras runs a layer by a fused kernel of a GPU, which supports all its options.
 
     Args:
         layer: Keras layer.
     """
     if not isinstance(layer, L.GRU | L.LSTM) or layer.use_cudnn is False:
         return False
-    # Keras has found out whether the kernel can do what the layer wants, and says so by this.
+    # Keras sets `supports_jit` to false where it will use the kernel.
     return not layer.supports_jit and not layer.recurrent_dropout
 
 
 def _tapped_run(layer, watch, sequences, initial_state, mask, training):
-    """Run the loop of a layer, zeros sent in beside the sequences.
+    """Run the loop of a layer with zeros passed in beside the sequences.
 
     Returns:
-        `(seen, zeros, found)`: what `_normal_form` asks for, the zeros `[n, t, o]`, and what the
-        loop returns, its outputs as sequences.
+        `(seen, zeros, found)`: the arguments of `_normal_form`, the zeros `[n, t, o]`, and the
+        results of the loop, with outputs as sequences.
     """
     cell = layer.cell
     dynamic = tf.shape(sequences)
@@ -140,7 +140,7 @@ def _tapped_run(layer, watch, sequences, initial_state, mask, training):
     first_state = tf.nest.flatten(initial_state)[0]
     seen = {
         "sequences": sequences,
-        # Read now: of a stateful layer this is a variable, about to change.
+        # Read now: in a stateful layer this is a variable that is about to change.
         "before": tf.convert_to_tensor(first_state),
         "outputs": found[1],
         "mask": mask,
@@ -152,17 +152,17 @@ def _tapped_run(layer, watch, sequences, initial_state, mask, training):
 
 
 def _repeated(layer, sequences, initial_state, mask, adjoints):
-    """Run the loop of a layer that was run by a fused kernel.
+    """Run the loop of a layer again that was run by a fused kernel.
 
     Args:
         layer: The recurrent layer.
         sequences: Its input, after dropout.
         initial_state: As the loop received it.
         mask: As the loop received it.
-        adjoints: Those of all outputs of the kernel, `None` where one has no influence.
+        adjoints: Adjoints of all outputs of the kernel, `None` where no gradient reaches one.
 
     Returns:
-        `(seen, delta)`: what `_normal_form` asks for, and the gate adjoints `[n, t, o]`.
+        `(seen, delta)`: the arguments of `_normal_form`, including the gate adjoints `[n, t, o]`.
     """
     with tf.GradientTape() as tape, keras.StatelessScope():
         seen, zeros, (last, outputs, states) = _tapped_run(
@@ -181,22 +181,22 @@ def _repeated(layer, sequences, initial_state, mask, adjoints):
 
 
 class _Tapped(NamedTuple):
-    """Sequences, or what a step has of them, and zeros beside them: two inputs of one loop."""
+    """Two inputs of one loop, sequences and zeros, or their values at one step."""
 
     sequences: Any
     zeros: Any
 
     @property
     def shape(self):
-        """Shape of the sequences, as the loop asks for it."""
+        """Shape of the sequences, which the loop reads."""
         return self.sequences.shape
 
 
 def _with_taps(cell):
-    """Return the cell's `call`, in which zeros take the gradients of what activations receive.
+    """Return a `call` of the cell in which zeros receive the gradients of pre-activations.
 
-    The activation functions are called gate by gate, in the order of the columns of the weights;
-    that of an LSTM once more, for its output.
+    Activation functions are called gate by gate, in the order of the columns of the weights. An
+    LSTM calls one once more, for its output, which has no zeros.
     """
     call, n_gates = cell.call, cell.kernel.shape[1] // cell.units
     names = [name for name in ("activation", "recurrent_activation") if hasattr(cell, name)]
@@ -214,7 +214,7 @@ def _with_taps(cell):
 
 
 def _with_tap(z, zeros):
-    """Return `z` as it is. Its gradient is that of the zeros too."""
+    """Return `z` unchanged. The gradient of `z` is also that of the zeros."""
     if zeros is None:
         return z
 
@@ -250,7 +250,7 @@ def _normal_form(cell, seen, delta):
 
 
 def _states_before(first, outputs, mask):
-    """Return the state `[n, t, u]` before each step, of outputs that may skip masked steps."""
+    """Return the state `[n, t, u]` before each step, from outputs with masked steps skipped."""
     if mask is None:
         return tf.concat([first[:, None], outputs[:, :-1]], axis=1)
     done = tf.argsort(tf.cast(~mask, tf.int32), axis=1, stable=True)  # steps taken, then others
@@ -277,12 +277,12 @@ def _unless_masked(a, mask):
 
 
 def _of_gate(a, gate):
-    """Return the part of A that a gate sees."""
+    """Return the part of A that belongs to a gate."""
     return tf.split(a.tensor, a.n_blocks, axis=-1)[gate] if isinstance(a, Gates) else a
 
 
 def _reset_gate(cell, x, states):
-    """Return the reset gate `[n, t, u]`, as the cell finds it."""
+    """Return the reset gate `[n, t, u]`, as the cell computes it."""
     of_reset = slice(cell.units, 2 * cell.units)
     x = _of_gate(x, 1)
     states = tf.cast(_of_gate(states, 1), x.dtype)

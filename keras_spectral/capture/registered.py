@@ -1,11 +1,11 @@
-"""Layers of the user's own, of which a registered function says what A and Δ are.
+"""Layers of the user's own, whose A and Δ a registered function returns.
 
 Letters: `n` example, `i` input feature, `o` output feature.
 
 The function receives the layer, the first argument of its call, and an adjoint: `∂L/∂output`, or
 `∂L/∂Z` where an attribute of the layer holds the activation function that is applied to Z last. It
-returns `{weight name: (A, Δ)}`, tensors `[n, …, i]` and `[n, …, o]` with as many positions between,
-so that `G = AᵀΔ` is the gradient of the weight, reshaped to `[i, o]`.
+returns `{weight name: (A, Δ)}`, tensors `[n, …, i]` and `[n, …, o]` with equally many positions, so
+that `G = AᵀΔ` is the gradient of the weight, reshaped to `[i, o]`.
 """
 
 import inspect
@@ -28,7 +28,7 @@ from keras_spectral.matrices.factors import Factors, in_rows, joined_calls
 
 
 class RegisteredRule(ProductRule):
-    """Captures a layer of which a function of the user's says what A and Δ are.
+    """Captures a layer by a function of the user's that returns A and Δ.
 
     Args:
         layer_class: Class of the layer.
@@ -45,28 +45,28 @@ class RegisteredRule(ProductRule):
         self.layer_types = (layer_class,)
         self.function = function
         self.activation = activation
-        self._shapes = WeakKeyDictionary()  # layer -> {weight name: (i, o)}, once it was seen
+        self._shapes = WeakKeyDictionary()  # layer -> {weight name: (i, o)}, after the first call
 
     def obstacle(self, layer):
-        """Return why this very layer cannot be captured, or `None`."""
+        """Return why this layer cannot be captured by the rule, or `None`."""
         return None if self.weights(layer) else "no trainable weights"
 
     def weights(self, layer):
-        """Return the trained weights that the function names, or all before it was first called."""
+        """Return the trainable weights that the function names; all, before its first call."""
         own = _own(layer)
         named = self._shapes.get(layer, own)
         return [(name, v) for name, v in own.items() if name in named and v.trainable]
 
     def normal_form(self, layer, inputs, delta):
-        """Return `{weight name: (A, Δ)}` of one call, as the function says.
+        """Return `{weight name: (A, Δ)}` of one call, as the function returns them.
 
         Args:
             layer: The layer.
-            inputs: The first argument of the call, a structure if it is one.
+            inputs: The first argument of the call, a tensor or a structure.
             delta: The adjoint.
 
         Raises:
-            LayerRuleError: If the function returns anything else, or shapes that do not fit.
+            LayerRuleError: If the function returns anything else, or shapes do not fit.
         """
         returned = self.function(layer, inputs, delta)
         if not isinstance(returned, Mapping) or not returned:
@@ -84,7 +84,7 @@ class RegisteredRule(ProductRule):
     def matrices(self, layer, name, gradients):
         """Return gradients of a weight `[n, …]` as matrices `[n, i, o]`.
 
-        Where only `o` features can be the first axes of the weight, its transpose is meant.
+        If the first axes of the weight can form `o` features but not `i`, the weight is transposed.
         """
         i, o = self._shapes[layer][name]
         n, shape = tf.shape(gradients)[0], gradients.shape[1:]
@@ -128,7 +128,7 @@ class RegisteredRule(ProductRule):
         return f"The function `{name}` registered for `{self.layer_types[0].__name__}`"
 
     def _name_of(self, layer, key):
-        """Return the name of the variable that a name, or one of an attribute, stands for."""
+        """Return the name of the variable with a given name or attribute name."""
         own = _own(layer)
         held = getattr(layer, key, None) if isinstance(key, str) else None
         for name, variable in own.items():
@@ -140,7 +140,7 @@ class RegisteredRule(ProductRule):
         )
 
     def _fitting(self, name, shape, pair, delta):
-        """Return A and Δ as tensors, whose shapes fit each other and the weight."""
+        """Return A and Δ as tensors whose shapes fit each other and the weight."""
         form = f"{self} must return (A, Δ), of floating point, for the weight {name!r}"
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise LayerRuleError(f"{form}. Received: {pair!r}. Try `return {{{name!r}: (A, Δ)}}`.")
@@ -222,7 +222,7 @@ def _listening(activation, heard):
 
 
 def _fit(a, d, n, size):
-    """Tell whether the static shapes of A and Δ fit each other and a weight of some size."""
+    """Return whether the static shapes of A and Δ fit each other and a weight of some size."""
     if None in {a.rank, d.rank} or min(a.rank, d.rank) < 2 or None in {a[-1], d[-1]}:
         return False
     examples = {a[0], d[0], n} - {None}

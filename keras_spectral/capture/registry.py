@@ -25,7 +25,7 @@ RULES = (
     EmbeddingRule(),
     NormalizationRule(),
 )
-"""All families. A new one is one file and its entries here."""
+"""The rules of all families. A new family is one file and an entry here."""
 
 ANY_LAYER = GenericRule()
 
@@ -43,35 +43,36 @@ UNUSED = {
     ),
     *("add_weight", "get_quantization_layer_structure", "count_params"),
 }
-"""What a subclass may change of a layer of Keras without changing what its `call` computes."""
+"""Members that a subclass of a Keras layer may override without changing what `call` computes."""
 
 REGISTERED = {}
-"""The rules of the user's own, by class of layer."""
+"""The rules that the user registered, by layer class."""
 
 
 def register_layer(layer_class, *, activation=None):
-    """Return a decorator by which a function says what A and Δ of a layer of one's own are.
+    """Return a decorator that registers a function which returns A and Δ of a layer of your own.
 
     The function `f(layer, inputs, adjoint)` receives the first argument of the layer's call, and
     `∂L/∂output`. It returns `{weight name: (A, Δ)}` with A `[n, …, i]` and Δ `[n, …, o]`, so that
-    `AᵀΔ`, all rows `(n, …)` together, is the gradient of the weight, reshaped to `[i, o]`. A weight
-    goes by the name of its variable or of the layer's attribute, and in the log by the former;
-    weights left out are not recorded. `check_layer` holds the function against plain
+    `AᵀΔ`, summed over all rows `(n, …)`, is the gradient of the weight, reshaped to `[i, o]`. A
+    weight is named by its variable or by the layer's attribute, in the log by its variable; weights
+    that are not returned are not recorded. `check_layer` compares the function with plain
     differentiation.
 
     Args:
-        layer_class: Class of Keras layers; subclasses that keep its `call` are covered. The
-            function takes the place of what the package knows of the class, and of any function
-            registered before.
-        activation: Name of the layer's attribute that holds the function applied to Z last. The
-            adjoint is then `∂L/∂Z`. `None` if the layer applies none, or if the function takes care
-            of it; then the layer must return one tensor.
+        layer_class: Class of Keras layers; subclasses that do not override `call` are covered. The
+            function replaces the library's rule for the class and any function registered before.
+        activation: Name of the layer's attribute that holds the activation function, which is
+            applied to Z last. The adjoint is then `∂L/∂Z`. `None` if the layer applies none, or if
+            the registered function multiplies by its derivative; the layer must then return one
+            tensor.
 
     Returns:
-        A decorator that returns the function as it is.
+        A decorator that returns the function unchanged.
 
     Raises:
-        LayerRuleError: If `layer_class` is no class of layers, or the function is none.
+        LayerRuleError: If `layer_class` is not a class of layers, or the decorated object not a
+            function of three arguments.
 
     Example:
         >>> import keras
@@ -102,10 +103,11 @@ def rule_for(layer, around=()):
         around: Tuple of the layers around it, the nearest first.
 
     Returns:
-        The rule one of whose `layer_types` supplies the layer's `call`, first the user's own ones,
-        unless something in the layer is in its way or there is nothing to watch; else the generic
-        one. A subclass with a `call` of its own is not captured by its parent's rule: it may
-        compute anything. Nor is one of Keras' layers that changes what `call` may use.
+        `(rule, layer to watch)`: the rule with the class that defines the layer's `call` among its
+        `layer_types`, registered rules first; the generic rule if there is none, if the rule has an
+        obstacle, or if it finds no layer to watch. A subclass that overrides `call` is not captured
+        by the rule of its parent, since it may compute anything; nor is a subclass of a Keras layer
+        that overrides something `call` may use.
     """
     for rule in (*_registered(layer), *RULES):
         if any(not _changed(layer, parent, rule) for parent in _parents(layer, rule)):
@@ -116,14 +118,14 @@ def rule_for(layer, around=()):
 
 
 def stepped_aside(layer, around=()):
-    """Return why the family of a layer leaves it to the generic rule.
+    """Return why a layer of a known family is captured by the generic rule.
 
     Args:
         layer: A Keras layer.
         around: Tuple of the layers around it, the nearest first.
 
     Returns:
-        A text; "" if its family captures it, or it is of none.
+        A text; "" if the rule of its family captures it, or it belongs to no family.
     """
     for rule in (*_registered(layer), *RULES):
         parents = _parents(layer, rule)
@@ -144,7 +146,7 @@ def _parents(layer, rule):
 
 
 def _changed(layer, parent, rule):
-    """Return the names of what a layer computes in another way than its parent, `call` first."""
+    """Return the names of members that a layer overrides and `call` may use, `call` first."""
     own = type(layer)
     if own.call is not parent.call:
         return ["call"]

@@ -1,4 +1,4 @@
-"""What a layer family has to answer: what are A and Δ of this layer?
+"""The interface of a layer family: what are A and Δ of this layer?
 
 Letters: `n` example, `s` shared position, `i` input feature, `o` output feature.
 """
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 class InWords(NamedTuple):
-    """What a rule answers for one weight, in words, for `docs/layers.md`.
+    """A description of what a rule captures of one weight, for `docs/layers.md`.
 
     Attributes:
         weight: Name of the weight.
@@ -28,21 +28,21 @@ class InWords(NamedTuple):
 class Rule:
     """How one layer family is captured. One file per family derives from it.
 
-    A family must say `layer_types`, `weights`, `watched` and `factors`; of the rest these are the
-    answers of most.
+    A family must define `layer_types`, `weights`, `watched` and `factors`; the defaults of the
+    other members fit most families.
     """
 
     layer_types: tuple = ()
-    """Keras classes whose `call` the rule knows; subclasses that keep that `call` are covered."""
+    """Keras classes that the rule captures, with those subclasses that do not override `call`."""
 
     in_words: tuple[InWords, ...] = ()
-    """What A and Δ are, for `docs/layers.md`."""
+    """Descriptions of A and Δ, for `docs/layers.md`."""
 
     left_to_generic: tuple[str, ...] = ()
-    """Options with which a layer of the family goes to the generic rule, in words."""
+    """Descriptions of options with which the generic rule captures a layer of the family."""
 
     def obstacle(self, layer) -> str | None:
-        """Return why this very layer cannot be captured, or `None`.
+        """Return why a layer cannot be captured by this rule, or `None`.
 
         Args:
             layer: The layer.
@@ -61,7 +61,7 @@ class Rule:
         return layer
 
     def hostless(self, layer, around) -> str | None:
-        """Return why `host` finds none, or `None` if it does.
+        """Return why `host` returns `None`, or `None` if it does not.
 
         Args:
             layer: As in `host`.
@@ -84,24 +84,26 @@ class Rule:
         Args:
             layer: The host.
             calls: List of `Call`.
-            watch: Function by which the tape watches a tensor that depends on no weight.
+            watch: `tape.watch`, for tensors that depend on no weight.
         """
         raise NotImplementedError
 
     def factors(self, layer, calls, adjoints, backward) -> Any:
-        """Return `{weight name: Factors}`, all rows of all calls of the layer together.
+        """Return `{weight name: Factors}`, with the rows of all calls of the layer.
 
         Args:
             layer: The layer.
             calls: List of `Call`.
             adjoints: For each call a list of `∂L/∂output`, in the shapes of its outputs; `None` for
-                an output that no gradient reaches, though not for all of one call.
+                an output that no gradient reaches, but never for all outputs of a call.
             backward: `Backward`.
         """
         raise NotImplementedError
 
     def matrices(self, layer, name, gradients) -> Any:
-        """Return gradients of a weight `[n, …]` as matrices `[n, i, o]`, by default its last axis.
+        """Return gradients `[n, …]` of a weight as matrices `[n, i, o]`.
+
+        By default the columns are the last axis of the weight, all others are flattened.
 
         Args:
             layer: The layer.

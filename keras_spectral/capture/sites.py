@@ -1,4 +1,4 @@
-"""Where a model can be watched: its layers, their paths, and the rule or the reason for each."""
+"""The layers of a model, their paths, and for each the rule or the reason why there is none."""
 
 import dataclasses
 import warnings
@@ -15,11 +15,11 @@ class Site:
     """One layer of a model.
 
     Attributes:
-        path: Where it is in the model, names joined by `/`, unique within the model.
+        path: Names of the layers around it and its own, joined by `/`; unique in the model.
         layer: The Keras layer.
         rule: The rule that captures it, or `None`.
         reason: Why it is not captured, or "".
-        watched: The layer whose calls are watched: itself or one around it.
+        watched: The layer whose calls are watched: the layer itself or one around it.
         around: Tuple of the layers around it, the nearest first, the model last.
     """
 
@@ -57,7 +57,7 @@ def sites(model):
 
 
 def watched_sites(model, settings):
-    """Return the sites to record, after telling the user about those that cannot be.
+    """Return the sites to record, and warn of layers that cannot be recorded.
 
     Args:
         model: A built Keras model.
@@ -67,7 +67,7 @@ def watched_sites(model, settings):
         List of `Site`, each with a rule.
 
     Raises:
-        SettingsError: If `settings.layers` names a layer or pattern that fits none.
+        SettingsError: If a name or pattern in `settings.layers` matches no layer.
         UnsupportedLayerError: If `settings.strict` and a trainable layer cannot be captured.
     """
     everywhere = require_known_layers(model, settings)
@@ -79,7 +79,7 @@ def watched_sites(model, settings):
 
 
 def require_known_layers(model, settings):
-    """Raise if the settings ask for layers that a model does not have.
+    """Raise if the settings name layers that a model does not have.
 
     Args:
         model: A built Keras model.
@@ -89,7 +89,7 @@ def require_known_layers(model, settings):
         List of all its sites.
 
     Raises:
-        SettingsError: If `settings.layers` names a layer or pattern that fits none.
+        SettingsError: If a name or pattern in `settings.layers` matches no layer.
     """
     everywhere = sites(model)
     if settings.layers is None or callable(settings.layers):

@@ -1,9 +1,10 @@
-"""What is recorded is what trained: the captured gradients against those of the optimizer.
+"""What is recorded is what trained: captured gradients are compared with the optimizer's.
 
-A loss may reach a weight in other ways than through the output that is watched: a second backward
-pass, a call outside of `call`, a rule that is wrong for a subclass. So at the first recorded step
-the whole batch's gradient of every covered weight is held against the one that the optimizer
-received, less that of a weight regulariser, which belongs to no example.
+A loss may depend on a weight in other ways than through the watched output: by a second backward
+pass, by operations outside `call`, or because a rule is wrong for a subclass. So at the first
+recorded step the captured gradient of the whole batch is compared with the one that the optimizer
+received, for every covered weight. The gradient of a weight regulariser, which belongs to no
+example, may be part of the latter.
 """
 
 import keras
@@ -17,7 +18,7 @@ from keras_spectral.matrices.members import Members
 
 
 def trained_gradients(sites, weights, gradients, scale):
-    """Return the gradients of covered weights, as the optimizer receives them. Runs in the graph.
+    """Return the gradients of covered weights that the optimizer receives. Runs in the graph.
 
     Args:
         sites: List of `Site`.
@@ -26,8 +27,8 @@ def trained_gradients(sites, weights, gradients, scale):
         scale: Factor by which the loss was multiplied for mixed precision, or `None`.
 
     Returns:
-        Dictionary `(layer path, weight name) -> list of tensors` that a captured gradient may
-        equal: the gradient, and the gradient less that of a weight regulariser.
+        Dictionary `(layer path, weight name) -> list of tensors`, one of which the captured
+        gradient must equal: the gradient, and the gradient minus that of a weight regulariser.
     """
     by_variable = {id(v): g for v, g in zip(weights, gradients, strict=True) if g is not None}
     found = {}
@@ -46,7 +47,7 @@ def trained_gradients(sites, weights, gradients, scale):
 
 @np.errstate(invalid="ignore", over="ignore")
 def mismatches(sites, factors, trained, mask):
-    """Return the layers of which something else would be recorded than what trained them.
+    """Return the layers whose captured gradient is not the one that trained them.
 
     Args:
         sites: List of `Site`.
@@ -55,8 +56,8 @@ def mismatches(sites, factors, trained, mask):
         mask: Boolean array `[n, g - 1]`.
 
     Returns:
-        Dictionary from layer paths to the relative differences; or `None` if there are NaN or Inf,
-        as in the first steps of a scaled loss: ask again at the next step.
+        Dictionary from layer paths to relative differences; or `None` if there are NaN or Inf, as
+        in the first steps of a scaled loss, and the next step must be compared.
     """
     members, found = Members.of(mask), {}
     for site in sites:
@@ -83,7 +84,7 @@ def mismatches(sites, factors, trained, mask):
 
 
 def _nearest(own, several):
-    """Return the gradient whose norm is nearest to that of the captured one; zero if none."""
+    """Return the gradient whose norm is nearest to that of the captured one, or zeros if none."""
     if not several:
         return np.zeros(own.shape)
     norm = np.linalg.norm(own)

@@ -15,7 +15,7 @@ from keras_spectral.matrices.factors import Factors
 
 
 class WatchedPass(NamedTuple):
-    """What a forward pass and one backward pass give.
+    """Results of a watched forward pass and its backward pass.
 
     Attributes:
         gradients: List of the gradients of the weights.
@@ -37,17 +37,17 @@ class WatchedPass(NamedTuple):
 
 
 def watched_pass(sites, forward, weights=(), cotangents=None, per_example=False):
-    """Run a model forward, watched, and backward once.
+    """Run a model forward, with its layers watched, and backward once.
 
-    Training, introspection, the check of a layer and the comparison with a tape all pass here.
+    Used by training, introspection, `check_layer` and the comparison with a tape.
 
     Args:
         sites: List of `Site`, each with a rule.
-        forward: Function without arguments that runs the model and returns what is differentiated:
-            a loss, or a list of tensors.
-        weights: Sequence of variables whose gradients are wanted besides.
-        cotangents: Function from what `forward` returned to cotangents like it; `None` for ones.
-        per_example: Whether gradients are found by differentiating every example.
+        forward: Function without arguments that runs the model and returns the targets to be
+            differentiated: a loss, or a list of tensors.
+        weights: Sequence of variables whose gradients are returned too.
+        cotangents: Function from the result of `forward` to its cotangents; `None` for ones.
+        per_example: Whether to prepare for gradients by differentiation of every example.
 
     Returns:
         `WatchedPass`.
@@ -72,8 +72,8 @@ class WatchedForward:
 
     Attributes:
         calls: List of `(site, Call)` in the order of the sites.
-        hidden: List of the sites with a call inside a loop or branch of the graph, where it cannot
-            be seen.
+        hidden: List of the sites with a call inside a loop or branch of the graph, whose tensors
+            are not accessible.
     """
 
     def __init__(self, sites, per_example=False):
@@ -85,10 +85,10 @@ class WatchedForward:
 
     @contextmanager
     def __call__(self, watch=lambda tensor: None):
-        """Watch the layers within this context; afterwards they are as they were, always.
+        """Watch the layers within this context; they are restored afterwards, also on errors.
 
         Args:
-            watch: `tape.watch` of the tape that differentiates, if any does.
+            watch: `tape.watch` of the tape that differentiates, if there is one.
 
         Yields:
             Itself.
@@ -110,7 +110,7 @@ class WatchedForward:
 
     @property
     def outputs(self):
-        """The list of all tensors to be differentiated together with the weights."""
+        """List of all tensors whose adjoints are needed."""
         calls = [call for _, call in self.calls]
         calls += [call for site in self._whole_calls for call in self._whole_of(site)]
         return [output for call in calls for output in call.outputs]
@@ -126,8 +126,8 @@ class WatchedForward:
             backward: `Backward`.
 
         Returns:
-            Dictionary `(path, weight name) -> Factors`, in the order of the model, all rows of all
-            calls of a layer together.
+            Dictionary `(path, weight name) -> Factors`, in the order of the model, with the rows of
+            all calls of a layer.
         """
         left, by_site = iter(adjoints), {}
         for site, call in self.calls:
@@ -176,7 +176,7 @@ def _in_this_graph(call):
 
 
 def _no_gradient(pairs):
-    """Return why adjoints are missing, in words."""
+    """Return an explanation of missing adjoints."""
     if any(hasattr(output, "_keras_logits") for call, _ in pairs for output in call.outputs):
         return (
             "the loss takes the logits of the softmax at its end, past its output; of a registered "

@@ -1,7 +1,7 @@
-"""What is written in C, for speed alone: wherever it is missing, NumPy gives the same spectra.
+"""Functions in C, for speed only: without the library NumPy gives the same spectra.
 
-The sources lie in this folder, and the library beside them, made when the package is built
-(`scripts/compile_c.py`). Its functions leave other threads running.
+The sources are in this folder, and so is the library, compiled when the package is built
+(`scripts/compile_c.py`). Its functions are called without the interpreter's lock.
 """
 
 import ctypes
@@ -12,11 +12,11 @@ LIBRARY = Path(__file__).with_name("compiled.so")
 
 
 def compiled(name, *types):
-    """Return a function of the library, which says 0 if all went well.
+    """Return a function of the library, which returns 0 on success.
 
     Args:
         name: Its name.
-        *types: Of its arguments, as `ctypes` has them.
+        *types: `ctypes` types of its arguments.
 
     Returns:
         The function, or `None` if there is no library.

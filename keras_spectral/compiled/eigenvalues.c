@@ -1,7 +1,7 @@
 /* Eigenvalues of many small symmetric matrices of one size: one matrix in each SIMD lane.
 
-   LAPACK takes matrices one by one, and for small ones most of its time is spent waiting for the
-   last division. Here several go through the same operations side by side: Householder reduction to
+   LAPACK solves matrices one by one, and for small ones most of its time is spent waiting for the
+   last division. Here several matrices undergo the same operations side by side: Householder reduction to
    tridiagonal form, then QL iterations without square roots.
 
    Source: Golub and Van Loan, "Matrix Computations", 4th edition, section 8.3.1 (reduction);

@@ -1,14 +1,14 @@
-"""Gram matrices of the patches of a convolution from lagged products, which copy no patch.
+"""Gram matrices of the patches of a convolution from lagged products, without forming patches.
 
 Letters: `n` example, `c` channel, `k` kernel offset, `d` spatial axes, `q` place in the padded
 input, `l` lag, `i` row, `j` column.
 
-Of `AᵀA` the block `(k, k + l)` sums `y[q]ᵀ y[q + l]` over the places `q` that the offset `k` sees.
-Of a stride of 1 these places are a box for each offset, and the boxes overlap but for their ends.
-So places are cut into cells, along every axis, where a box begins or ends: within each the products
-of a lag are summed once, and a block adds the cells of its box. Of 27 offsets along three axes, 63
-lags take the place of 378 pairs. Terms are only added, never taken away again, so a small interior
-between large ends loses no digits.
+The block `(k, k + l)` of `AᵀA` sums `y[q]ᵀ y[q + l]` over the places `q` that are multiplied with
+the offset `k`. For strides of 1 these places form a box for each offset, and the boxes differ at
+their ends only. So every axis is cut into cells where a box begins or ends. Within each cell the
+products of a lag are summed once, and a block is the sum of the cells of its box. A kernel of 3 x 3
+x 3 has 63 lags, instead of 378 pairs of offsets. Terms are only added, never subtracted, so no
+digits are lost to cancellation.
 
 The products are summed by `compiled/lattice_products.c`: they are too thin for BLAS.
 
@@ -30,22 +30,22 @@ AXES = 4
 """Axes of a lattice: examples, and three spatial ones."""
 
 LANES = 8
-"""Numbers that are read at once, from each column on."""
+"""Consecutive numbers that are read at once from each column."""
 
 LAGGED = 2.3
-"""Cost of a multiplication of lagged products, in units of one of BLAS with patches, measured."""
+"""Cost of a multiplication of lagged products, in units of one by BLAS on patches (measured)."""
 
-OF_A_CELL = 43
-"""Places that cost as much as a cell does besides, measured."""
+CELL_COST = 43
+"""Fixed cost of a cell, in units of the cost of a place (measured)."""
 
-OF_A_COPY = 20
-"""Cost of a number of a patch that is copied, in the same unit, measured."""
+COPY_COST = 20
+"""Cost of copying a number of a patch, in units of a multiplication by BLAS (measured)."""
 
 _TYPES = (*[c_void_p, c_int64] * 2, c_int64, *[c_void_p] * 6, c_int64, c_void_p, c_int64, c_void_p)
 
 
 def is_cheaper(windows, n, c):
-    """Return whether lagged products may be used, and are cheaper than patches that are formed.
+    """Return whether lagged products can be used and are cheaper than forming patches.
 
     Args:
         windows: `Windows`.
@@ -56,8 +56,8 @@ def is_cheaper(windows, n, c):
         return False
     cells = lags = math.prod(2 * k - 1 for k in windows.kernel)
     rows, i = n * math.prod(windows.sizes), math.prod(windows.kernel) * c
-    lagged = LAGGED * c * max(c * lags / 2, LANES) * (rows + OF_A_CELL * cells)
-    return lagged < rows * i * (i / 2 + OF_A_COPY)
+    lagged = LAGGED * c * max(c * lags / 2, LANES) * (rows + CELL_COST * cells)
+    return lagged < rows * i * (i / 2 + COPY_COST)
 
 
 def lagged_gram(x, windows):
@@ -97,7 +97,7 @@ def lagged_gram(x, windows):
 
 
 def _cells(size, k, dilation):
-    """Return where the cells of an axis begin, their sizes, and which of `[…, k]` see them."""
+    """Return begins and sizes of the cells of an axis, and which offsets `[…, k]` cover each."""
     begins = np.arange(k) * dilation
     cuts = np.unique([begins, begins + size])
     first, end = cuts[:-1, None], cuts[1:, None]
@@ -106,9 +106,9 @@ def _cells(size, k, dilation):
 
 
 def _lags(kernel, dilation, steps, c):
-    """Return at which of the products each lag begins, and the columns that they take.
+    """Return the index of each lag among the products, and the columns to multiply.
 
-    Lags that are negative, along the first axis where they are not 0, are left out.
+    Of each lag and its negative only one is included, since the matrix is symmetric.
 
     Returns:
         `(places, columns)`: dictionary from a tuple of lags to an index of the products, and an
@@ -121,7 +121,7 @@ def _lags(kernel, dilation, steps, c):
         if lead < zero:
             continue
         last = range(0 if lead == zero else 1 - kernel[-1], kernel[-1])
-        # Neighbours lie side by side.
+        # Consecutive lags are contiguous in memory.
         runs = [last] if dilation[-1] == 1 else [range(lag, lag + 1) for lag in last]
         for run in runs:
             begin = int(np.array([*lead, run[0]]) * dilation @ steps)
@@ -140,13 +140,13 @@ def _whole(blocks, places, kernel):
         lags = np.array(offsets[k:]) - own
         at = np.array([places[tuple(lag)] for lag in lags.tolist()])
         half[k, :, k:] = blocks[k][:, at[:, None] + np.arange(c)]
-        half[k, :, k] /= 2  # both halves have it
+        half[k, :, k] /= 2  # the diagonal is in both halves
     half = half.reshape(len(offsets) * c, -1)
     return half + half.T
 
 
 def _padded(windows, x, before, after):
-    """Return `[n, *d, c]` with the zeros around it and margins, and its memory."""
+    """Return `[n, *d, c]` with zero padding and margins, and its memory."""
     pads = windows.pads
     n, *sizes, c = x.shape
     first = [pad[0] + margin for pad, margin in zip(pads, before, strict=True)]
@@ -171,12 +171,12 @@ def _sizes(n, sizes):
 
 
 class _Points(NamedTuple):
-    """The points of lattices in one of the arrays.
+    """The points of several lattices in an array.
 
     Attributes:
         memory: float64 array of one axis.
         begins: Integer array `[l]`, the index of the first point of each.
-        steps: Integer array `[AXES]`, the distance of neighbours along each axis.
+        steps: Integer array `[AXES]`, the stride along each axis.
     """
 
     memory: Any
@@ -185,7 +185,7 @@ class _Points(NamedTuple):
 
 
 def _room_for(shape):
-    """Return zeros of a shape, and the memory they lie in, where columns may end beyond them.
+    """Return an array of zeros and its memory, which is longer so that columns may end beyond it.
 
     Returns:
         `(array, memory)`, float64, the latter of one axis.
@@ -196,19 +196,19 @@ def _room_for(shape):
 
 
 def _lattice_products(points, sizes, rows, columns):
-    """Sum over the points of each lattice the products of what lies around them.
+    """Sum, over the points of each lattice, products of pairs of numbers at given distances.
 
     Args:
         points: `_Points`.
         sizes: Integer array `[l, AXES]`, the number of points along each axis.
-        rows: Integer array `[i]`, where the left numbers lie, from a point on.
-        columns: Integer array `[j]`, where `LANES` right numbers each begin, from a point on.
+        rows: Integer array `[i]`, distances of the left numbers from a point.
+        columns: Integer array `[j]`, distances of the first of `LANES` right numbers from a point.
 
     Returns:
         float64 array `[l, i, j, LANES]`.
 
     Raises:
-        IndexError: If anything that would be read lies outside of the memory.
+        IndexError: If a number to be read is outside the memory.
     """
     found = np.zeros((len(sizes), len(rows), len(columns), LANES))
     memory = points.memory.ctypes.data, len(points.memory)

@@ -1,10 +1,9 @@
-/* Sums of products of what two arrays hold around the points of lattices.
+/* Sums, over the points of lattices, of products of numbers at given distances from the points.
 
-   A convolution sees the input around each of its positions. Its gradient, and the Gram matrix of
-   what it sees, sum over millions of positions products of a few numbers each: matrix products that
-   are too thin for BLAS, of patches that need not be copied out of the input.
+   The Gram matrix of the patches of a convolution sums products of a few numbers over millions of
+   positions: matrix products that are too thin for BLAS, of patches that need not be copied.
 
-   Blocks of the result stay in registers while the points go by. Source: Goto and van de Geijn,
+   Blocks of the result stay in registers while all points are visited. Source: Goto and van de Geijn,
    "Anatomy of high-performance matrix multiplication", ACM Transactions on Mathematical Software
    34, 2008. */
 

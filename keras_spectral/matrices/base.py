@@ -1,31 +1,31 @@
-"""The verbs of a matrix, and the plain form: a tensor whose rows are formed.
+"""The operations of a matrix, and its plain form: a tensor `[n, s, w]`.
 
 Letters: `n` example, `s` position, `w` feature, `m` some examples, `c` columns, `i` input feature,
 `o` output feature.
 
-A matrix has a row for every example and position, and `w` features. A form must say what its rows
-are; everything else follows from them, and a form overrides what it can do better.
+A matrix has a row for every example and position, and `w` features. A form must implement `rows`;
+the other operations are derived from it, and a form overrides those that it can do faster.
 
-Tensors in the memory of the host are worked on by NumPy, which sees them without a copy and whose
-float64 products take a fraction of the time of TensorFlow's on a CPU; tensors on another device are
-worked on there, by TensorFlow.
+NumPy works on tensors in host memory: it uses them without a copy, and its float64 products take a
+fraction of the time of TensorFlow's on a CPU. TensorFlow works on tensors of another device, on
+that device.
 """
 
 import numpy as np
 import tensorflow as tf
 
 CHUNK_NUMBERS = 500_000
-"""About so many numbers of rows are in float64 at a time, or those of one example."""
+"""Approximate size of the float64 rows that are formed at a time, at least those of one example."""
 
 
 class Matrix:
-    """A matrix of `n * positions` rows and `width` features: a form adds these and `rows`."""
+    """A matrix of `n * positions` rows and `width` features; a form defines these and `rows`."""
 
     n_blocks = 1
-    """Blocks of features that meet their own columns of the weight only."""
+    """Blocks of features, each multiplied by columns of the weight of its own."""
 
     adds_up = True
-    """Whether products of a group are sums of those of its examples."""
+    """Whether the product of a group is the sum of the products of its examples."""
 
     def rows(self, examples=None):
         """Return the rows of some examples in float64.
@@ -50,10 +50,10 @@ class Matrix:
         return sum(gram(self.rows(chunk)) for chunk in self.chunks(examples))
 
     def product(self, other, examples=None):
-        """Return the product of this matrix, transposed, with another over the same rows.
+        """Return the product of this matrix, transposed, with another matrix.
 
         Args:
-            other: `Matrix` of as many rows.
+            other: `Matrix` with the same number of rows.
             examples: As in `rows`; at least one.
 
         Returns:
@@ -63,13 +63,13 @@ class Matrix:
         return sum(transposed(self.rows(chunk)) @ other.rows(chunk) for chunk in chunks)
 
     def matmul(self, columns):
-        """Return the product with some columns, for all rows.
+        """Return the product of this matrix with some columns.
 
         Args:
             columns: Array `[w, c]`.
 
         Returns:
-            Array `[n, s, c]` of the type of the columns.
+            Array `[n, s, c]` of the dtype of `columns`.
         """
         found = np.asarray(self.rows(), columns.dtype) @ columns
         return found.reshape(self.n, self.positions, -1)
@@ -81,7 +81,7 @@ class Matrix:
             rows: Array `[n, s, c]`.
 
         Returns:
-            Array `[w, c]` of the type of `rows`.
+            Array `[w, c]` of the dtype of `rows`.
         """
         own = np.asarray(self.rows(), rows.dtype)
         return own.T @ rows.reshape(len(own), -1)
@@ -92,11 +92,11 @@ class Matrix:
         return np.concatenate([_energies(rows, self.positions) for rows in each])
 
     def finite(self):
-        """Return this matrix with zeros in the place of NaN and Inf."""
+        """Return this matrix with NaN and Inf replaced by zeros."""
         return self
 
     def gradient_shape(self, o):
-        """Return the shape of the gradient of a weight of which this is the activation.
+        """Return the shape of the gradient of a weight whose activation this is.
 
         Args:
             o: Width of the adjoint.
@@ -104,11 +104,11 @@ class Matrix:
         return self.width // self.n_blocks, o
 
     def chunks(self, examples, width=None):
-        """Return the examples in parts whose rows are few enough to be formed at a time.
+        """Return the examples in parts, the rows of each of which can be formed at once.
 
         Args:
             examples: As in `rows`.
-            width: Numbers of a row, `w` if not given.
+            width: Size of a row, `w` if not given.
         """
         each = max(1, self.positions * (width or self.width))
         size = max(1, CHUNK_NUMBERS // each)
@@ -119,7 +119,7 @@ class Matrix:
 
 
 class Rows(Matrix):
-    """A tensor whose rows are there.
+    """A matrix that is given as a tensor.
 
     Args:
         tensor: Tensor or array `[n, s, w]`.
@@ -138,7 +138,7 @@ class Rows(Matrix):
         return float64(flat(taken(self._array, examples)))
 
     def matmul(self, columns):
-        """Return the product with some columns, for all rows."""
+        """Return the product of this matrix with some columns."""
         found = flat(self._typed(columns.dtype)) @ columns
         return found.reshape(self.n, self.positions, -1)
 
@@ -148,7 +148,7 @@ class Rows(Matrix):
         return own.T @ rows.reshape(len(own), -1)
 
     def finite(self):
-        """Return this matrix with zeros in the place of NaN and Inf."""
+        """Return this matrix with NaN and Inf replaced by zeros."""
         own = np.asarray(self._array)
         return Rows(np.where(np.isfinite(own), own, np.zeros_like(own)))
 
@@ -157,7 +157,7 @@ class Rows(Matrix):
 
 
 def array(tensor):
-    """Return a tensor as a NumPy array without a copy if it lies in the memory of the host.
+    """Return a tensor as a NumPy array, without a copy, if it is in host memory.
 
     Args:
         tensor: Eager tensor or array.
@@ -180,7 +180,7 @@ def float64(x):
 
 
 def taken(x, examples):
-    """Return some examples of an array or tensor, without a copy if they are neighbours.
+    """Return some examples of an array or tensor, without a copy if they are contiguous.
 
     Args:
         x: NumPy array or tensor `[n, …]`.
@@ -204,7 +204,7 @@ def flat(x):
 
 
 def transposed(x):
-    """Return a matrix, or each of several, transposed.
+    """Return a matrix, or each matrix of a batch, transposed.
 
     Args:
         x: NumPy array or tensor `[…, i, o]`.
@@ -213,7 +213,7 @@ def transposed(x):
 
 
 def gram(x):
-    """Return `xᵀx`, of which BLAS computes half.
+    """Return `xᵀx`. BLAS recognises the form and computes one triangle only.
 
     Args:
         x: NumPy array or tensor `[r, w]`.

@@ -1,4 +1,4 @@
-"""The normal form of a layer call, declared once.
+"""The normal form of a layer call.
 
 Letters: `n` example, `s` shared position, `i` input feature, `o` output feature, `g` group,
 `r` row (a pair `(n, s)`).
@@ -22,22 +22,23 @@ FACTORS = ("activation", "adjoint")
 
 
 class Factors(NamedTuple):
-    """What a step leaves of one weight: activation and adjoint, and how its gradient comes about.
+    """Activation and adjoint of one weight in one step, and its gradients where not their product.
 
     Attributes:
-        activation: Tensor `[n, s, i]`, what the layer multiplied by its weight, or a matrix that is
-            never formed (`Patches`, `OneHot`) or made of parts (`Gates`); of a layer that is no
-            product, its input.
-        adjoint: Tensor `[n, s, o]` or `Patches`, `∂L/∂Z` of the loss exactly as it was reduced; of
-            a layer that is no product `∂L/∂output`, whose positions may be others than those of its
-            input.
-        example_gradients: Tensor `[n, i, o]` of per-example gradients, from a tape or where they
-            are vectors, or `None`.
-        group_gradients: Tensor `[g, i, o]`, the gradient of the weight as a matrix, through the
-            whole batch and through each group, of a layer that is no product. Else `None`, and
-            gradients are products of the two factors (or sums over examples).
+        activation: Tensor `[n, s, i]`, what the layer multiplied by its weight; or a matrix that is
+            never materialised (`Patches`, `OneHot`) or consists of parts (`Gates`). For a layer
+            that is not a product, its input.
+        adjoint: Tensor `[n, s, o]` or `Patches`, `∂L/∂Z` of the loss exactly as it was reduced. For
+            a layer that is not a product, `∂L/∂output`, whose positions may differ from those of
+            the input.
+        example_gradients: Tensor `[n, i, o]` of per-example gradients, by differentiation or for
+            weights that are vectors, or `None`.
+        group_gradients: Tensor `[g, i, o]`, the gradient through the whole batch and through each
+            group, for a layer that is not a product. Otherwise `None`, and gradients are products
+            of the two factors, or sums of `example_gradients`.
 
-    Of a weight that is no product, activation and adjoint may be `None`, and are not recorded then.
+    For a layer that is not a product, activation and adjoint may be `None`; they are not recorded
+    then.
     """
 
     activation: Any
@@ -47,12 +48,12 @@ class Factors(NamedTuple):
 
     @property
     def recorded(self):
-        """The quantities there are."""
+        """The quantities that are not `None`."""
         there = self.activation is not None, self.adjoint is not None, True
         return tuple(itertools.compress(QUANTITIES, there))
 
     def on_host(self):
-        """Return the same of arrays: what lies in the memory of the host is seen without a copy."""
+        """Return these factors with tensors in host memory as NumPy arrays, without a copy."""
         return Factors(*(array(part) if isinstance(part, tf.Tensor) else part for part in self))
 
     @property
@@ -84,7 +85,7 @@ class WeightMatrices:
 
     @property
     def is_product(self):
-        """Whether gradients are `AᵀΔ`, all columns of it from the same rows of both factors."""
+        """Whether the gradient is `AᵀΔ` with all rows and columns of both factors."""
         return self.bounded_by_rows and self._factors.example_gradients is None
 
     @property
@@ -130,7 +131,7 @@ class WeightMatrices:
         """Return the number of positions `s`.
 
         Args:
-            quantity: One of `QUANTITIES`; a gradient is said to have those of the adjoint.
+            quantity: One of `QUANTITIES`; for a gradient, the positions of the adjoint.
         """
         name = "activation" if quantity == "activation" else "adjoint"
         return self.of(name).positions if name in self.recorded else 1
@@ -144,7 +145,7 @@ class WeightMatrices:
         return self.activation if name == "activation" else self.adjoint
 
     def adds_up(self, quantity):
-        """Return whether what a group has is the sum of what its examples have.
+        """Return whether the matrix of a group is the sum of those of its examples.
 
         Args:
             quantity: One of `QUANTITIES`.
@@ -161,7 +162,7 @@ class WeightMatrices:
             g: Number of the group, 0 for the whole batch; it has at least one example.
 
         Returns:
-            float64 array `[i, o]`; rows that are zero may be left out.
+            float64 array `[i, o]`; zero rows may be left out.
         """
         return self._gradient(members.examples(g), g)
 
@@ -191,7 +192,7 @@ def as_matrix(part):
     """Return an activation or adjoint as a `Matrix`.
 
     Args:
-        part: Of `Factors`: a tensor `[n, s, w]`, or a form of its own.
+        part: A member of `Factors`: a tensor `[n, s, w]`, or a `Matrix`.
     """
     return Rows(part) if isinstance(part, np.ndarray | tf.Tensor) else part
 
@@ -204,10 +205,10 @@ def _nbytes(part):
 
 
 def joined_calls(calls):
-    """Return the factors of a layer that was called several times: the rows of all its calls.
+    """Return the factors of a layer that was called several times, with the rows of all calls.
 
     Args:
-        calls: List of `Factors` of one weight, with equal `n`, `i`, `o`, of the same kind.
+        calls: List of `Factors` of one weight, with equal `n`, `i`, `o` and types.
 
     Returns:
         One `Factors` whose positions are those of all calls, one after the other.
@@ -229,10 +230,10 @@ def _joined(parts):
 
 
 def in_rows(part, n):
-    """Return an activation or adjoint as `Factors` takes it.
+    """Return an activation or adjoint in the form that `Factors` requires.
 
     Args:
-        part: Tensor `[n, …, w]`, or a matrix that is not formed.
+        part: Tensor `[n, …, w]`, or a matrix that is not materialised.
         n: Scalar integer tensor, the number of examples.
 
     Returns:
@@ -242,7 +243,7 @@ def in_rows(part, n):
 
 
 def with_positions(tensor, n):
-    """Return a tensor `[n, …, w]` as `[n, s, w]`, all middle axes flattened into `s`.
+    """Return a tensor `[n, …, w]` as `[n, s, w]`, with all middle axes flattened into `s`.
 
     Args:
         tensor: Tensor of rank at least 2, whose leading axis is the example.

@@ -1,9 +1,9 @@
-"""Activations of which every gate of a recurrent layer sees its own part.
+"""Activations of recurrent layers whose gates have different inputs.
 
 Letters: `n` example, `s` position, `b` gate, `i` features of a part, `o` output feature.
 
-The gates of a recurrent layer may drop different inputs: `Z_b = A_b W_b`, for columns `W_b` of the
-weight. The parts of A stand side by side, and the gradient is made of the blocks `A_bᵀ Δ_b`.
+Dropout may drop different inputs for each gate: `Z_b = A_b W_b`, with `W_b` some columns of the
+weight. The parts `A_b` stand side by side, and the gradient consists of the blocks `A_bᵀ Δ_b`.
 """
 
 import itertools
@@ -15,11 +15,11 @@ from keras_spectral.matrices.base import Matrix, array, flat, float64, taken, tr
 
 
 class Gates(tf.experimental.ExtensionType, Matrix):
-    """Parts of equal width.
+    """The inputs of all gates, side by side, of equal width.
 
     Attributes:
         tensor: Tensor `[n, s, b i]`.
-        outputs: Tuple with the number of output features of each part.
+        outputs: Tuple with the number of columns of the weight for each part.
     """
 
     tensor: tf.Tensor
@@ -59,7 +59,7 @@ class Gates(tf.experimental.ExtensionType, Matrix):
         return float64(flat(taken(array(self.tensor), examples)))
 
     def finite(self):
-        """Return these parts with zeros in the place of NaN and Inf."""
+        """Return these parts with NaN and Inf replaced by zeros."""
         x = self.tensor
         return Gates(tf.where(tf.math.is_finite(x), x, tf.zeros_like(x)), self.outputs)
 

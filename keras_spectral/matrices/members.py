@@ -1,4 +1,4 @@
-"""Which examples of a batch are in which group. There is no other form of membership.
+"""Which examples of a batch are in which group.
 
 Letters: `n` example, `g` group. Group 0 is the whole batch, always.
 """
@@ -21,10 +21,10 @@ class Members:
 
     @classmethod
     def of(cls, groups):
-        """Return the members of groups.
+        """Return the `Members` of a batch.
 
         Args:
-            groups: Boolean array `[n, g - 1]`, without the whole batch.
+            groups: Boolean array `[n, g - 1]`, the groups without the whole batch.
         """
         return cls(np.concatenate([np.ones((len(groups), 1), bool), groups], axis=1))
 
@@ -45,7 +45,7 @@ class Members:
 
     @cached_property
     def divide(self):
-        """Whether every example is in exactly one of the groups after the first."""
+        """Whether the groups after the first partition the batch."""
         return self.n_groups > 1 and bool((self.mask[:, 1:].sum(axis=1) == 1).all())
 
     def examples(self, g):

@@ -1,4 +1,4 @@
-"""Looked-up tokens, as a one-hot matrix that is never formed.
+"""Tokens as a one-hot matrix that is never formed.
 
 Letters: `n` example, `s` position, `v` vocabulary, `o` output feature, `u` different tokens.
 
@@ -18,7 +18,7 @@ class OneHot(tf.experimental.ExtensionType, Matrix):
 
     Attributes:
         ids: Integer tensor `[n, s]`.
-        vocabulary: Number of different tokens that there could be.
+        vocabulary: Number of tokens in the vocabulary.
     """
 
     ids: tf.Tensor
@@ -41,7 +41,7 @@ class OneHot(tf.experimental.ExtensionType, Matrix):
 
     @property
     def adds_up(self):
-        """Whether products of groups are sums of those of examples: rows are left out."""
+        """False: `product` leaves out rows of absent tokens, which differ between examples."""
         return False
 
     def joined(self, others):
@@ -79,7 +79,8 @@ class OneHot(tf.experimental.ExtensionType, Matrix):
             examples: As in `rows`.
 
         Returns:
-            float64 array `[v, o]` if `v < o`, else `[u, o]`, whose other rows are zero.
+            float64 array `[v, o]` if `v < o`, else `[u, o]` without the rows of absent tokens,
+            which are zero.
         """
         tokens, number = self._tokens(examples), self.vocabulary
         if self.vocabulary >= other.width:

@@ -1,14 +1,15 @@
-"""The patches of a convolution (im2col), a matrix that is never formed as a whole.
+"""The patches of a convolution (im2col), a matrix that is never materialised as a whole.
 
 Letters: `n` example, `s` output position, `c` channel, `k` kernel offset, `b` block of channels,
 `i` features of a patch, `o` output channel, `m` some examples, `d` spatial axes.
 
-Row `(n, s)` holds what the kernel sees at that position, `i = k c` numbers, so a convolution is the
-product of this matrix and its kernel `[k c, o]`. A product with columns is a convolution by them as
-filters, and `AᵀΔ` is the filter gradient: both are the framework's own, in the precision of
-training. `AᵀA` is summed in float64, from the patches of a few examples at a time.
+Row `(n, s)` is the patch of the input under the kernel at that position, `i = k c` numbers, so a
+convolution is the product of this matrix and its kernel `[k c, o]`. A product with some columns is
+a convolution with these columns as filters, and `AᵀΔ` is the filter gradient: both are operations
+of TensorFlow, in the precision of training. `AᵀA` is summed in float64, from lagged products of the
+input or from the patches of a few examples at a time.
 
-Each block of channels of a grouped convolution meets its own columns of the kernel alone.
+Each block of channels of a grouped convolution is multiplied by columns of the kernel of its own.
 
 Source: Chellapilla, Puri, Simard, "High performance convolutional neural networks for document
 processing" (2006), for im2col.
@@ -25,10 +26,10 @@ from keras_spectral.compiled.lagged import is_cheaper, lagged_gram
 from keras_spectral.matrices.base import Matrix, array, float64, taken
 
 FORMED_NUMBERS = 1_000_000
-"""About so many numbers of patches are formed at a time, on the host."""
+"""Approximate size of the patches that are formed at a time on the host."""
 
 PADDED_NUMBERS = 1_000_000
-"""Examples are padded together to about this many numbers, or one alone."""
+"""Approximate size of the input that is padded at a time, at least that of one example."""
 
 
 class Patches(tf.experimental.ExtensionType, Matrix):
@@ -105,7 +106,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         return sum(self._product_of_blocks(other, part) for part in parts)
 
     def matmul(self, columns):
-        """Return the product with some columns: a convolution by them as filters."""
+        """Return the product with some columns: a convolution with these as filters."""
         filters = tf.reshape(columns, [*self.kernel, self._channels, columns.shape[-1]])
         found = [w.convolved(tf.cast(x, filters.dtype), filters) for x, w in self._calls()]
         flattened = [np.asarray(y).reshape(self.n, -1, columns.shape[-1]) for y in found]
@@ -127,7 +128,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         return total
 
     def finite(self):
-        """Return these patches of inputs with zeros in the place of NaN and Inf."""
+        """Return the patches of the inputs with NaN and Inf replaced by zeros."""
         return self._of(tf.where(tf.math.is_finite(x), x, tf.zeros_like(x)) for x in self.inputs)
 
     _channels = property(lambda self: int(self.inputs[0].shape[-1]))
@@ -158,7 +159,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
         padded = windows.padded(float64(taken(array(x), examples)))
         offsets, s = list(np.ndindex(self.kernel)), math.prod(windows.sizes)
         if isinstance(padded, np.ndarray):
-            channels = np.ascontiguousarray(np.moveaxis(padded, -1, 0))  # copied in long stretches
+            channels = np.ascontiguousarray(np.moveaxis(padded, -1, 0))  # copies long runs
             columns = np.empty((len(offsets), *channels.shape[:2], *windows.sizes))
             for place, offset in zip(columns, offsets, strict=True):
                 place[...] = channels[:, :, *windows.seen_by(offset)]
@@ -184,7 +185,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
 
 
 class Windows(NamedTuple):
-    """Where the windows of a convolution lie, along every spatial axis, as Keras has it.
+    """The windows of a convolution along every spatial axis, by Keras' conventions.
 
     Attributes:
         spatial: Tuple with the size of the input along every spatial axis.
@@ -199,7 +200,7 @@ class Windows(NamedTuple):
 
     @property
     def reach(self):
-        """Places from the first that a window sees to the last, along every spatial axis."""
+        """Extent of a window along every spatial axis, dilation included."""
         return [(k - 1) * rate + 1 for k, rate in zip(self.kernel, self.dilation, strict=True)]
 
     @property
@@ -220,7 +221,7 @@ class Windows(NamedTuple):
         return [(total // 2, total - total // 2) for total in missing]
 
     def padded(self, x):
-        """Return the input with the zeros that windows see around it.
+        """Return the input with the zero padding of the convolution.
 
         Args:
             x: NumPy array or tensor `[n, *d, c]`.
@@ -229,7 +230,7 @@ class Windows(NamedTuple):
         return np.pad(x, around) if isinstance(x, np.ndarray) else tf.pad(x, around)
 
     def seen_by(self, offset):
-        """Return the slices of the padded input that an offset of the kernel sees.
+        """Return the slices of the padded input that one kernel offset is multiplied with.
 
         Args:
             offset: Sequence of integers, one for each axis.
@@ -238,7 +239,7 @@ class Windows(NamedTuple):
         return [slice(k * d, k * d + (size - 1) * step + 1, step) for k, d, step, size in axes]
 
     def times_seen(self):
-        """Return how many windows see each place of the input, an array for every axis."""
+        """Return how many windows cover each place of the input, as one array per axis."""
         found = []
         for axis, (before, _) in enumerate(self.pads):
             times = np.zeros(self.spatial[axis] + sum(self.pads[axis]))
@@ -261,14 +262,14 @@ class Windows(NamedTuple):
 
 
 def _add_gram(total, x, windows, examples):
-    """Add the Gram matrix of patches, of which few are formed at a time."""
+    """Add the Gram matrix of the patches to `total`, forming a few patches at a time."""
     offsets = list(np.ndindex(windows.kernel))
     first, *rest = windows.sizes
     slabs = max(1, FORMED_NUMBERS // (len(total) * math.prod(rest)))
     memory = np.empty(len(total) * min(first, slabs) * math.prod(rest))
     for n in examples:
         padded = windows.padded(x[n : n + 1].astype(float))[0]
-        channels = np.ascontiguousarray(np.moveaxis(padded, -1, 0))  # copied in long stretches
+        channels = np.ascontiguousarray(np.moveaxis(padded, -1, 0))  # copies long runs
         for begin in range(0, first, slabs):
             size = min(slabs, first - begin)
             columns = memory[: len(total) * size * math.prod(rest)]
@@ -284,7 +285,7 @@ def _add_gram(total, x, windows, examples):
 
 @functools.lru_cache(maxsize=256)
 def _filter_gradient_of(windows, c, o, dtype):
-    """Return a compiled function of `(x, Δ)`. The convolution itself is pruned from it."""
+    """Return a compiled function of `(x, Δ)`. TensorFlow prunes the forward convolution from it."""
     x = tf.TensorSpec([None, *windows.spatial, c], dtype)
     delta = tf.TensorSpec([None, *windows.sizes, o], dtype)
 

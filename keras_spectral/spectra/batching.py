@@ -1,4 +1,4 @@
-"""Records of several steps, solved together: what is done once for all of them costs each little.
+"""Records of several steps, solved together, so that they share the fixed cost of operations.
 
 Letters: `n` example, `g` group (the whole batch first), `k` rank of a singular value, `r` record.
 """
@@ -15,24 +15,25 @@ from keras_spectral.spectra.host import parallel
 from keras_spectral.spectra.plan import plan_for
 
 TOGETHER = 64
-"""Records that are solved together."""
+"""Most records that are solved together."""
 
 TOGETHER_SPECTRA = 2048
-"""Fewer records are solved together if there are many groups: about this many of each series."""
+"""Fewer records are solved together if there are many groups: about this many spectra of each
+weight and quantity."""
 
 TOGETHER_BYTES = 1_000_000
 """Fewer records are solved together if their statistics are large: about this many bytes."""
 
 
 class Step(NamedTuple):
-    """What a recorded step leaves.
+    """A recorded step, to be reduced.
 
     Attributes:
         step: Number of the step.
         epoch: Number of the epoch.
         factors: Dictionary `(layer path, weight name) -> Factors`, in the order of the model.
         mask: Boolean array `[n, g - 1]`, which example is in which group.
-        shares: Tuple with the share of each group among all examples, by which plans are made.
+        shares: Tuple with the share of each group among all examples: expected group sizes.
     """
 
     step: int
@@ -53,8 +54,8 @@ class SolvedSteps(NamedTuple):
         norm: float64 array `[r, series, g]` of Frobenius norms; NaN where there is no example, or
             NaN or Inf in the matrix.
         sigma: float64 array `[r, series, g, k]`, largest first, NaN where there are fewer.
-        residual: float64 array `[r, series, g]` of the Frobenius norms of what was missed, 0 where
-            nothing was; NaN like the norm.
+        residual: float64 array `[r, series, g]` of the Frobenius norms of the parts outside a
+            subspace, 0 where a spectrum is exact; NaN like the norm.
     """
 
     plan: Any
@@ -69,7 +70,7 @@ class SolvedSteps(NamedTuple):
     def n_rows(self):
         """Integer array `[r, series, g]` of the rows of each matrix.
 
-        A gradient is said to have those of the adjoint.
+        For a gradient these are the rows of the adjoint.
         """
         positions = np.array([series.positions for series in self.plan.series])
         return self.sizes[:, None, :] * positions[:, None]
@@ -81,13 +82,13 @@ class SolvedSteps(NamedTuple):
 
     @property
     def n_kept(self):
-        """Integer array `[r, series, g]` of how many singular values are kept."""
+        """Integer array `[r, series, g]` of how many singular values are recorded."""
         bounds = self.rank_bounds
         return np.minimum(bounds, self.plan.top_k or bounds.max())
 
 
 class Batching:
-    """Reduces recorded steps as they come, and solves several together.
+    """Reduces each recorded step as it arrives, and solves several together.
 
     Args:
         settings: `Spectra`.
@@ -111,7 +112,7 @@ class Batching:
             step: `Step`.
 
         Returns:
-            List of `SolvedSteps`, of steps added now or before, each once.
+            List of `SolvedSteps` of steps added now or earlier, each returned once.
         """
         weights = {name: WeightMatrices(own) for name, own in step.factors.items()}
         plan = self.plan(weights, step)
@@ -130,7 +131,7 @@ class Batching:
         return self.rest() if many or large else []
 
     def rest(self):
-        """Solve all steps that wait.
+        """Solve all steps that are reduced and not yet solved.
 
         Returns:
             List as in `add`. If some could not be solved, all others come at the next call.
@@ -148,7 +149,7 @@ class Batching:
         return found
 
     def plan(self, weights, step):
-        """Return the plan for a step, made anew only where shapes are new.
+        """Return the plan for a step; plans are cached by shapes and group sizes.
 
         Args:
             weights: Dictionary of `WeightMatrices`.
@@ -164,7 +165,7 @@ class Batching:
 
 
 class _Reduced(NamedTuple):
-    """A step of which statistics are left, one for each method of its plan."""
+    """A reduced step: a statistic for each method of its plan."""
 
     plan: Any
     step: int
@@ -227,13 +228,13 @@ def _solved(alike):
 
 
 def _solved_by(method, statistics, masks):
-    """Yield `(members, [Solved, …])` of the records whose statistics have one shape."""
+    """Yield `(records, [Solved, …])` for each set of records with statistics of equal shape."""
     for members, alike in _of_one_shape(statistics):
         yield members, list(method.solve(alike, masks[members]))
 
 
 def _of_one_shape(statistics):
-    """Yield `(members, statistics)`: the records of one shape, and theirs in one array."""
+    """Yield `(records, statistics)` for each shape: indices of records, statistics as one array."""
     order = sorted(range(len(statistics)), key=lambda r: statistics[r].shape)
     for _, alike in itertools.groupby(order, key=lambda r: statistics[r].shape):
         members = np.array(list(alike))

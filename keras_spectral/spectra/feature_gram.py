@@ -1,12 +1,13 @@
-"""Gram matrices of each group's own rows: of features, or the smaller of both sides.
+"""Gram matrices over the rows of each group: of the features, or of the smaller side.
 
 Letters: `n` example, `g` group (the whole batch first), `r` record, `p` matrices of a method, `d`
 features, `b` block (one group of one record), `i`, `o` rows and columns of a gradient.
 
 `AᵀA` for an activation, `ΔᵀΔ` for an adjoint, and the smaller of `GᵀG` and `GGᵀ` for a gradient.
-They are sums over examples: with more groups than examples, as permutations make, it costs less to
-keep a part for each example and to add them up later, than to multiply the rows of each group.
-Of a large activation or adjoint each group may take the side that is smaller for it.
+`AᵀA`, `ΔᵀΔ` and `G` are sums over examples. If there are more groups than examples, as with
+permutations, it costs less to store one matrix per example and to sum them for each group than to
+multiply the rows of each group. For a large activation or adjoint the smaller side may be chosen
+group by group (`GramOfEach`).
 """
 
 from dataclasses import dataclass
@@ -18,11 +19,11 @@ from keras_spectral.spectra.host import EIGEN, parallel, singular_values
 from keras_spectral.spectra.method import Solved, flattened, present, taken_from
 
 OVERHEAD = 8e6
-"""Cost of the operations that each matrix needs besides, in multiplications of a float64 product:
-small matrices are better taken on the side of the rows, all of which go together."""
+"""Fixed cost of a matrix, in multiplications of a float64 product. Because of it small matrices are
+solved by Gram matrices of rows, which are batched."""
 
 CHUNK_BYTES = 32_000_000
-"""The sums of groups that are solved together hold about this many bytes, or are those of one."""
+"""Approximate bytes of the sums of groups that are solved together, at least those of one group."""
 
 
 def cost(sizes):
@@ -40,7 +41,7 @@ def cost(sizes):
 
 
 def cost_of_each(sizes):
-    """Return the cost of an activation or adjoint whose groups take the smaller side each.
+    """Return the cost of an activation or adjoint with the smaller side chosen per group.
 
     Args:
         sizes: `Sizes`.
@@ -52,13 +53,13 @@ def cost_of_each(sizes):
 
 @dataclass(frozen=True)
 class FeatureGram:
-    """Matrices whose smaller Gram matrices have one size, `d`.
+    """Matrices whose Gram matrices of the smaller side have equal size `d`.
 
     The statistic is an array `[p, g, d, d]`, in the order of `wanted`.
 
     Attributes:
         wanted: As in `Method`.
-        cost: Multiplications of all products of a step, about.
+        cost: As in `Method`.
     """
 
     wanted: tuple
@@ -95,14 +96,14 @@ class FeatureGram:
 
 @dataclass(frozen=True)
 class FeatureGramByExample:
-    """One matrix of which a part is kept for each example.
+    """One matrix, stored as one part per example.
 
     The statistic is an array `[n, …, …]`: the Gram matrix of each example's activation or adjoint,
     or the gradient through each example.
 
     Attributes:
         wanted: As in `Method`, of one pair.
-        cost: As in `FeatureGram`.
+        cost: As in `Method`.
     """
 
     wanted: tuple
@@ -138,13 +139,13 @@ class FeatureGramByExample:
 
 @dataclass(frozen=True)
 class GramOfEach:
-    """One activation or adjoint, of which each group takes the smaller side.
+    """One activation or adjoint, with the smaller side chosen for each group.
 
     The statistic is an array `[g, 1 + d]`: Frobenius norm, then singular values.
 
     Attributes:
         wanted: As in `Method`, of one pair.
-        cost: As in `FeatureGram`.
+        cost: As in `Method`.
     """
 
     wanted: tuple
@@ -174,12 +175,12 @@ class GramOfEach:
         return result
 
     def solve(self, statistics, masks):
-        """Take the spectra of the whole batch and of every group present."""
+        """Return the spectra of the whole batch and of every group present."""
         yield taken_from(statistics, masks)
 
 
 def _groups_to_multiply(matrices, quantity, members):
-    """Return the groups whose products are made; that of the whole batch may be their sum."""
+    """Return the groups whose products are computed; the whole batch may be the sum of them."""
     there = np.flatnonzero(members.sizes)
     return there[1:] if members.divide and matrices.adds_up(quantity) else there
 
@@ -191,9 +192,9 @@ def _product(matrices, quantity, g, members):
 
 
 def _sums(parts, members):
-    """Return sums `[g, …]` over the examples of groups; NaN where one of them has NaN or Inf."""
+    """Return sums `[g, …]` over the examples of each group; NaN where an example has NaN or Inf."""
     flat = parts.reshape(len(parts), -1)
-    bad = ~np.isfinite(flat).all(axis=1)  # else nothing times it would be NaN
+    bad = ~np.isfinite(flat).all(axis=1)  # 0 times NaN would be NaN in groups without it
     flat = np.where(bad[:, None], 0.0, flat) if bad.any() else flat
     sums = (members.T.astype(float) @ flat).reshape(-1, *parts.shape[1:])
     sums[members[bad].any(axis=0)] = np.nan

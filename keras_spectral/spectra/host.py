@@ -1,9 +1,9 @@
-"""Work of the host: a pool of threads, and eigenvalue problems, many of one size at a time.
+"""Computation on the host: a thread pool, and batches of eigenvalue problems of equal size.
 
-Many small eigenvalue problems belong on a CPU. Small matrices are solved side by side by
-`compiled/eigenvalues.c`, several times as fast as one by one in NumPy's LAPACK, which solves the
-large ones, and all where nothing was compiled. Each piece of work is the same whoever does it, so
-no number depends on how many threads there are.
+Many small eigenvalue problems are fastest on a CPU. Small matrices are solved side by side by
+`compiled/eigenvalues.c`, several times as fast as one by one by NumPy's LAPACK, which solves large
+ones, and all if the library was not compiled. A piece of work gives the same result in any thread,
+so no number depends on the number of threads.
 """
 
 import functools
@@ -21,34 +21,34 @@ LANES = 16
 """Matrices that `compiled/eigenvalues.c` solves at a time."""
 
 LARGEST = 128
-"""Rows of the largest matrices that it takes; for larger ones LAPACK is as fast."""
+"""Rows of the largest matrices that are solved by it; for larger ones LAPACK is as fast."""
 
 LARGEST_ALONE = 31
-"""Rows of the largest single matrix that it takes: it takes as long for one as for sixteen."""
+"""Rows of the largest single matrix that is solved by it: it takes as long for one as for `LANES`."""
 
 EIGEN = 5.0
 """Cost of an eigenvalue problem of size d, in units of d³ multiplications of a float64 product by
-NumPy, which takes one core beside training 0.017 ns or so for each."""
+NumPy. One multiplication takes about 0.017 ns of one core while training runs."""
 
 MOST_THREADS = 8
-"""The rest of a large machine is the user's."""
+"""Most threads of the pool; the other cores of a large machine are left to training."""
 
 WORTH_A_THREAD = 10_000_000
-"""Multiplications of a piece of work, at least: about half a millisecond."""
+"""Multiplications of the smallest piece of work given to a thread: a fraction of a millisecond."""
 
 PIECES = 4
-"""Pieces for each thread, at most: one that is late delays the others less."""
+"""Most pieces per thread. More than one, so that a slow piece delays the others less."""
 
 
 def parallel(work, items, cost):
-    """Return what a function makes of each of some items, in their order.
+    """Return the results of a function for each of some items, in their order.
 
-    Within such work everything else is done by one thread: what is cut once is not cut again.
+    Calls from within `work` run in the calling thread: parallel work is not nested.
 
     Args:
-        work: Function of one item, which no other thread disturbs.
+        work: Function of one item that shares no state with other items.
         items: Sequence, the most costly items first.
-        cost: Multiplications that all of it takes, about.
+        cost: Approximate multiplications of all items together.
     """
     if len(items) < 2 or _pieces(cost) < 2:
         return [work(item) for item in items]
@@ -60,12 +60,13 @@ def parallel(work, items, cost):
 
 
 def cut(n, cost, unit=1):
-    """Return slices of some items that are alike, as many as are worth a thread each.
+    """Return slices of items of equal cost, each large enough for a thread.
 
     Args:
         n: Number of items.
-        cost: Multiplications that all of them take, about.
-        unit: Items that are best done together: every slice but the last has a multiple of them.
+        cost: Approximate multiplications of all items together.
+        unit: Number of items that are best processed together: the length of every slice but the
+            last is a multiple of it.
     """
     size = unit * max(1, math.ceil(n / unit / _pieces(cost)))
     return [slice(begin, begin + size) for begin in range(0, n, size)]
@@ -97,8 +98,8 @@ def eigenvalues(matrices):
             the others.
 
     Returns:
-        float64 array `[…, d]`, largest first, with errors of a few roundings of the largest; so a
-        zero may come out below zero.
+        float64 array `[…, d]`, largest first. Errors are a few roundings of the largest eigenvalue,
+        so zeros may be returned as small negative numbers.
     """
     d = matrices.shape[-1]
     number = math.prod(matrices.shape[:-2])
@@ -119,15 +120,15 @@ def root(gram):
         gram: float64 array `[…, d, d]`, symmetric and positive semidefinite up to rounding.
 
     Returns:
-        float64 array `[…, d, d]`: the Cholesky factors if there are any, else the eigenvectors
-        scaled, which exist for singular matrices too. NaN where `gram` holds a NaN or Inf.
+        float64 array `[…, d, d]`: the Cholesky factors where they exist, else the eigenvectors
+        scaled by the roots of the eigenvalues. NaN where `gram` holds NaN or Inf.
     """
     finite = np.isfinite(np.trace(gram, axis1=-2, axis2=-1))
     safe = _finite(gram, finite)
     try:
         found = np.linalg.cholesky(safe)
     except np.linalg.LinAlgError:
-        # Matrix by matrix, so that none depends on what it is solved with.
+        # One by one, so that the result for a matrix does not depend on the others.
         flat = safe.reshape(-1, *safe.shape[-2:])
         found = np.stack([_root_of_one(matrix) for matrix in flat]).reshape(safe.shape)
     found[~finite] = np.nan
@@ -143,7 +144,7 @@ def _root_of_one(matrix):
 
 
 def _finite(gram, finite):
-    # LAPACK may refuse or never end on NaN: solve identities, answer NaN.
+    # LAPACK may raise or not terminate on NaN: solve identities instead, return NaN.
     if finite.all():
         return gram
     return np.where(finite[..., None, None], gram, np.eye(gram.shape[-1]))
@@ -159,7 +160,8 @@ def _side_by_side(matrices):
     if solve(matrices.ctypes.data, number, d, found.ctypes.data):
         if number <= LANES:
             return np.linalg.eigvalsh(matrices)
-        # Some do not converge: it must not matter with how many others they came.
+        # Some do not converge. Which ones are solved by LAPACK must not depend on the batch: solve
+        # each `LANES` of them again.
         parts = [slice(begin, begin + LANES) for begin in range(0, number, LANES)]
         return np.concatenate([_side_by_side(matrices[part]) for part in parts])
     found.sort(axis=-1)
@@ -172,9 +174,9 @@ def _pieces(cost):
 
 
 def n_threads():
-    """Return how many threads there are: one for each core that the process may use, or the most.
+    """Return the number of threads: the cores that the process may use, at most `MOST_THREADS`.
 
-    The one that solves is among them.
+    The thread that solves is one of them.
     """
     allowed = getattr(os, "sched_getaffinity", None)
     return min(MOST_THREADS, len(allowed(0)) if allowed else os.cpu_count() or 1)
@@ -190,11 +192,11 @@ _OWN = threading.local()
 
 
 def _as_one_piece(work):
-    """Return a function that notes, for its thread, that it is a piece of something already."""
+    """Return a function that marks its thread as one that runs a piece of parallel work."""
 
     def piece(item):
         _OWN.is_piece = True
-        # NaN and Inf are recorded as NaN; NumPy keeps for each thread whether it warns of them.
+        # NaN and Inf are recorded as NaN. NumPy's warnings are set for each thread separately.
         with np.errstate(invalid="ignore", over="ignore"):
             return work(item)
 

@@ -3,9 +3,9 @@
 Letters: `n` example, `s` position, `i` input feature, `o` output feature, `g` group (the whole
 batch first), `r` record, `m` matrix, `d` singular values.
 
-A method goes two ways. What one recorded step leaves is reduced at once to a small *statistic*, a
-float64 array: activations and adjoints of a step need not stay. Statistics of several records are
-solved together later, because what is done once for all of them costs each little.
+A method works in two stages. The factors of one recorded step are reduced at once to a small
+*statistic*, a float64 array, so that they need not be stored. The statistics of several records are
+solved together later, which divides the fixed cost of each operation among them.
 """
 
 import math
@@ -22,7 +22,7 @@ class Sizes(NamedTuple):
         s: Positions.
         i: Features of the activation or adjoint; of a gradient, its rows.
         o: Columns of a gradient, else 0.
-        additive: Whether what groups have adds up over examples.
+        additive: Whether the matrix of a group is the sum of those of its examples.
     """
 
     examples: tuple
@@ -38,17 +38,18 @@ class Sizes(NamedTuple):
 
     @property
     def by_example(self):
-        """Whether sums of groups are made of parts of each example: there are more groups."""
+        """Whether groups are sums of one matrix per example: groups outnumber examples."""
         return self.additive and len(self.examples) > self.examples[0]
 
     def products(self, entries):
-        """Return the multiplications of products of so many entries, one for each group.
+        """Return the multiplications that the products of all groups take.
 
-        Rows are multiplied once, and examples added up; or once for each group they are in, and
-        once more for the whole batch, unless groups divide it.
+        Either each row is multiplied once and examples are summed, or each row is multiplied once
+        for every group that it is in and once more for the whole batch, unless the groups partition
+        the batch.
 
         Args:
-            entries: Entries of a product.
+            entries: Number of entries of a product.
         """
         n, *groups = self.examples
         if self.by_example:
@@ -64,10 +65,11 @@ class Solved(NamedTuple):
         wanted: Integer array `[m]`, the place of each matrix in the `wanted` of its method.
         records: Integer array `[m]`, the record of each matrix.
         groups: Integer array `[m]`, its group.
-        sigma: float64 array `[m, d]`, singular values, largest first; rounding noise around zero
-            beyond a matrix' rank bound, NaN where it holds a NaN or Inf.
-        norm: float64 array `[m]`, the Frobenius norms, likewise NaN.
-        residual: float64 array `[m]`, the Frobenius norms of what was missed, likewise NaN, or 0.
+        sigma: float64 array `[m, d]`, singular values, largest first; rounding errors beyond the
+            rank bound of a matrix, NaN where a matrix holds NaN or Inf.
+        norm: float64 array `[m]`, the Frobenius norms, NaN likewise.
+        residual: float64 array `[m]`, the Frobenius norms of the parts outside a subspace, NaN
+            likewise, or 0.
     """
 
     wanted: Any
@@ -79,13 +81,13 @@ class Solved(NamedTuple):
 
 
 class Method(Protocol):
-    """How some matrices are solved. Each file adds a function `cost`, for `plan` to choose by."""
+    """How some spectra are found. Each file also has a function `cost`, by which `plan` chooses."""
 
     wanted: tuple
     """Pairs `(weight, quantity)`, each weight by its `(layer path, name)`: the spectra to find."""
 
     cost: float
-    """Multiplications of a float64 product that all of it is expected to take as long as."""
+    """Expected time, in multiplications of a float64 matrix product."""
 
     def reduce(self, weights, members, state):
         """Return the statistic of one recorded step, a float64 array.
@@ -93,14 +95,15 @@ class Method(Protocol):
         Args:
             weights: Dictionary from weights to their `WeightMatrices`.
             members: `Members` of the batch.
-            state: Dictionary that lives as long as the recording, for what follows the steps.
+            state: Dictionary that lives as long as the recording, for values passed from step to
+                step.
         """
 
     def solve(self, statistics, masks):
         """Find the spectra of the whole batch and of every group present.
 
         Args:
-            statistics: float64 array `[r, …]`, of records whose statistics have one shape.
+            statistics: float64 array `[r, …]`, the statistics of records that have equal shapes.
             masks: Boolean array `[r, n, g]`.
 
         Yields:
@@ -109,7 +112,7 @@ class Method(Protocol):
 
 
 def present(masks):
-    """Return the groups that are there, as two integer arrays `[b]`: records and groups.
+    """Return the groups with at least one example, as integer arrays `[b]` of records and groups.
 
     Args:
         masks: Boolean array `[r, n, g]`.
@@ -118,10 +121,10 @@ def present(masks):
 
 
 def flattened(wanted, records, groups, sigma, norm, residual=0.0):
-    """Return the `Solved` of some matrices of each of some blocks `b`.
+    """Return the `Solved` of several matrices of each of several blocks `b`.
 
     Args:
-        wanted: Integer array `[p]`, the places of the matrices of a block.
+        wanted: Integer array `[p]`, the indices in `wanted` of the matrices of a block.
         records: Integer array `[b]`.
         groups: Integer array `[b]`.
         sigma: float64 array `[b, p, d]`.
@@ -136,7 +139,7 @@ def flattened(wanted, records, groups, sigma, norm, residual=0.0):
 
 
 def taken_from(statistics, masks):
-    """Return the `Solved` of one matrix whose statistic holds what is wanted.
+    """Return the `Solved` of one matrix whose statistic holds its singular values.
 
     Args:
         statistics: float64 array `[r, g, 1 + d]`: Frobenius norm, then singular values.

@@ -1,7 +1,7 @@
-"""Which method finds each spectrum, and where: chosen here alone.
+"""Which method finds each spectrum, and on which device. It is chosen only here.
 
-From the shapes of the matrices, the sizes of the groups, and the settings. A choice decides how
-long a spectrum takes, never what it is.
+The choice depends on the shapes of the matrices, the expected group sizes, and the settings. It
+decides how long an exact spectrum takes, never what it is.
 """
 
 from collections import defaultdict
@@ -25,9 +25,9 @@ class Choice(NamedTuple):
         weight: `(layer path, weight name)`.
         quantity: One of `QUANTITIES`.
         method: `"row_gram"`, `"feature_gram"`, `"gram_of_each"`, `"subspace"` or `"svd"`.
-        cost: Multiplications of a float64 product that it is expected to take as long as.
-        reason: Why, in a sentence.
-        where: The device on which products are made.
+        cost: Expected time, in multiplications of a float64 matrix product.
+        reason: Why this method.
+        where: The device on which products are computed.
     """
 
     weight: tuple
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 
 class Series(NamedTuple):
-    """What every record of a plan has of one weight and quantity.
+    """One weight and quantity, and the sizes that it has in every record of a plan.
 
     Attributes:
         weight: `(layer path, weight name)`.
@@ -64,7 +64,7 @@ class Plan:
         choices: Tuple of `Choice`, in the order of the log.
         series: Tuple of `Series`, likewise.
         methods: Tuple of methods, which together find every spectrum once.
-        top_k: Largest number of singular values kept, or `None`.
+        top_k: Largest number of singular values recorded per spectrum, or `None`.
     """
 
     choices: tuple
@@ -74,12 +74,12 @@ class Plan:
 
     @property
     def cost(self):
-        """Multiplications of a float64 product that all of it is expected to take as long as."""
+        """Expected time of all spectra, in multiplications of a float64 matrix product."""
         return sum(choice.cost for choice in self.choices)
 
     @property
     def is_exact(self):
-        """Whether no matrix is known in a subspace only."""
+        """Whether all spectra are exact: none is found in a subspace."""
         return not any(isinstance(method, Subspace) for method in self.methods)
 
 
@@ -180,7 +180,7 @@ def _has_subspace(matrices, quantity):
 
 
 def _methods(weights, choices, columns, examples):
-    """Yield the methods: matrices that can be found together go together."""
+    """Yield the methods: matrices that can be solved together share one."""
     by_method = defaultdict(list)
     for choice in choices:
         by_method[choice.method].append((choice.weight, choice.quantity))
@@ -209,9 +209,9 @@ def _by_rows(weights, wanted, costs, examples):
 
 
 def _by_features(weights, wanted, costs, examples):
-    """Yield a method for matrices of one width, or for each matrix by examples.
+    """Yield a method for all matrices of equal width, or one per matrix if by example.
 
-    What would take long is divided: methods are worked on side by side.
+    A method that would take long is divided, since methods run in parallel.
     """
     by_width = defaultdict(list)
     for weight, quantity in wanted:

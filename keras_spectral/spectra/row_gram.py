@@ -5,8 +5,8 @@ block (one group of one record), `d` rows of a block, `w` features of a thin fac
 
 With `K_A = A Aᵀ` and `K_Δ = Δ Δᵀ`, the squared singular values of `AᵀΔ` are the eigenvalues of
 `Lᵀ K_Δ L` for any `L Lᵀ = K_A`, or of the same with the factors exchanged, and the Gram matrices of
-a group are principal sub-blocks. A thin factor is its own root `L`, and small problems of size `w`
-take the place of those of size `d`.
+a group are principal submatrices. A thin factor, with few features, is its own root `L`: eigenvalue
+problems then have size `w` instead of `d`.
 
 Source: Horn and Johnson, "Matrix Analysis", theorem 1.3.22 (`XY` and `YX` share eigenvalues).
 """
@@ -22,7 +22,7 @@ from keras_spectral.spectra.host import EIGEN, parallel, root, singular_values
 from keras_spectral.spectra.method import flattened
 
 CHUNK_BYTES = 32_000_000
-"""Blocks that are solved together hold at most about this many bytes: permutations make many."""
+"""Approximate bytes of the blocks that are solved together: permutations make many blocks."""
 
 
 def cost(sizes):
@@ -35,7 +35,7 @@ def cost(sizes):
 
 
 def cost_of_gradient(sizes):
-    """Return the cost of a gradient, whose factors are reduced to Gram matrices of rows anyhow.
+    """Return the cost of a gradient whose factors are reduced to Gram matrices of rows anyway.
 
     Args:
         sizes: `Sizes`.
@@ -44,7 +44,7 @@ def cost_of_gradient(sizes):
 
 
 def is_thin(sizes):
-    """Return whether eigenvalue problems of the size of the features are cheaper than of the rows.
+    """Return whether eigenvalue problems in the features are cheaper than in the rows.
 
     Args:
         sizes: `Sizes` of an activation or adjoint.
@@ -54,7 +54,7 @@ def is_thin(sizes):
 
 @dataclass(frozen=True)
 class RowGram:
-    """Factors of equal numbers of rows.
+    """Factors with equal numbers of rows.
 
     The statistic is an array `[p, n s, max(n s, w)]`: the Gram matrices of the factors, and the
     thin factors themselves, each in as many columns as it needs.
@@ -64,8 +64,8 @@ class RowGram:
         cost: As in `Method`.
         factors: Tuple of pairs `(weight, "activation" or "adjoint")`.
         positions: Number of positions `s`.
-        thin: Tuple of the number of features of each factor that is kept as it is, 0 for those of
-            which a Gram matrix is made.
+        thin: Tuple with the number of features of each factor that is stored itself, 0 for those
+            whose Gram matrix is stored.
     """
 
     wanted: tuple
@@ -125,7 +125,7 @@ class RowGram:
                 yield _Blocks(kept, records[part], groups[part], rows[part])
 
     def _grams(self, blocks):
-        # Wide ones have equal sizes and go together; thin ones are few, and small.
+        # Wide factors have equal sizes and are solved together; thin ones are few and small.
         factors = [name for name in self.wanted if name in self.factors]
         wide = [name for name in factors if not self._width(name)]
         if wide:
@@ -162,7 +162,7 @@ class RowGram:
 
 
 class _Blocks(NamedTuple):
-    """Some blocks of the statistics of several records.
+    """Blocks (a group of a record each) of the statistics of several records.
 
     Attributes:
         kept: Array `[r, p, n s, …]`, the statistics.
@@ -179,22 +179,22 @@ class _Blocks(NamedTuple):
 
     @property
     def cost(self):
-        """Cost of their eigenvalue problems, up to a factor."""
+        """Cost of the eigenvalue problems, up to a constant factor."""
         rows = self.kept.shape[2] if self.rows is None else self.rows.shape[1]
         return len(self.records) * rows**3
 
     def principal(self, places):
-        """Return principal sub-blocks `[b, p, d, d]` of some Gram matrices."""
+        """Return principal submatrices `[b, p, d, d]` of some Gram matrices."""
         if self.rows is None:
             return self.kept.take(places, axis=1)[..., : self.kept.shape[2]]
-        # One flat index: NumPy takes three times as long by an index for each axis.
+        # One flat index: indices per axis take NumPy three times as long.
         _, p, n, width = self.kept.shape
         matrices = (self.records[:, None] * p + np.array(places)) * (n * width)
         inside = self.rows[:, :, None] * width + self.rows[:, None, :]
         return self.kept.reshape(-1).take(matrices[:, :, None, None] + inside[:, None])
 
     def columns(self, place, width):
-        """Return the rows `[b, 1, d, w]` of a factor that was kept as it is."""
+        """Return the rows `[b, 1, d, w]` of a factor that is stored itself."""
         if self.rows is None:
             return self.kept[:, [place], :, :width]
         return self.kept[self.records[:, None], place, self.rows, :width][:, None]

@@ -1,22 +1,22 @@
-"""The largest singular values alone, from subspaces that follow training.
+"""The largest singular values only, by subspace iteration that continues from step to step.
 
 Letters: `n` example, `s` position, `w` feature, `g` group (the whole batch first), `r` row of a
 matrix, `b` columns of a basis, `p` matrix.
 
-From one recorded step to the next a network changes little, so the bases `V` of the last one are
-nearly right, and one more iteration is enough:
+From one recorded step to the next a network changes little, so the bases `V` of the last recorded
+step are good starting points, and one more iteration is enough:
 
     Y = M V,    Q = an orthonormal basis of the columns of Y,    Z = MᵀQ,    V = Z scaled.
 
-The columns of all groups stand side by side: one product, or one convolution, serves all of them,
-and a group is its rows of `Y`. Products are in the precision of the data; what is small is done in
-float64. The roots of the eigenvalues of `ZᵀZ` are at most the singular values of `M`, and `M Mᵀ` is
-`QQᵀM` and the rest, so that
+The columns of all groups stand side by side, so that one product, or one convolution, serves all of
+them; a group's `Y` has zeros in the rows of all other examples. Products are in the precision of
+the data, operations on small matrices in float64. The singular values of `Z` are at most those of
+`M`, and `MᵀM = Z Zᵀ + Mᵀ(I - QQᵀ)M`, so that
 
-    sigma_k(QᵀM)² <= sigma_k(M)² <= sigma_k(QᵀM)² + ‖M‖_F² - ‖QᵀM‖_F².
+    sigma_k(Z)² <= sigma_k(M)² <= sigma_k(Z)² + ‖M‖_F² - ‖Z‖_F².
 
-Whatever `Q` is, these bounds hold: the error of every value is certified. What is left of the norm
-is recorded as `residual_norm`.
+These bounds hold for any `Q`, so the error of every value is certified. The root of the difference
+of the squared norms is recorded as `residual_norm`.
 
 Source: Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011
 (the iteration); Horn and Johnson, "Matrix Analysis", theorem 4.3.1 (the bounds: Weyl).
@@ -30,28 +30,29 @@ from keras_spectral.spectra.host import singular_values
 from keras_spectral.spectra.method import flattened, present
 
 OVERSAMPLING = 8
-"""Columns of a basis beyond the singular values that are wanted."""
+"""Columns of a basis beyond the number of singular values that are recorded."""
 
 COLD_PASSES = 4
-"""Iterations at the first recorded step, which begins with random bases."""
+"""Iterations at the first recorded step, which starts from random bases."""
 
 DEPENDENT = 1e-10
-"""Columns of `Y` with less than this part of the energy of the largest count as dependent."""
+"""Directions of `Y` with less than this fraction of the energy of the largest count as
+dependent."""
 
 ROUNDINGS = 10
-"""Roundings of the data's precision by which an energy may be wrong."""
+"""Bound of the relative error of an energy, in machine epsilons of the data's precision."""
 
 ROUNDINGS_OF_SMALL = 20
-"""Roundings of float64 by which what is done with small matrices may put it wrong besides."""
+"""Further bound for the operations on small matrices, in machine epsilons of float64."""
 
 SINGLE = 0.5
 """Cost of a multiplication of a product in float32, in units of one in float64."""
 
 OVERHEAD = 4e7
-"""Cost of the operations that follow a subspace, in the same unit."""
+"""Fixed cost of a matrix, in the same unit."""
 
 MOST_PRODUCTS = 10_000_000
-"""Numbers that the product of a matrix with the bases of all groups may have, for its memory."""
+"""Largest size of the product of a matrix with the bases of all groups, to limit memory."""
 
 
 def cost(sizes, columns):
@@ -77,10 +78,10 @@ def cost(sizes, columns):
 
 @dataclass(frozen=True)
 class Subspace:
-    """Matrices of which only the largest singular values are found, near enough.
+    """Matrices of which only the largest singular values are found, approximately.
 
-    The statistic is an array `[p, g, b² + 2]`: `ZᵀZ`, the square of the Frobenius norm, and the
-    part of it that rounding may have misplaced.
+    The statistic is an array `[p, g, b² + 2]`: `ZᵀZ`, the squared Frobenius norm, and a bound of
+    the rounding error of that square.
 
     Attributes:
         wanted: As in `Method`.
@@ -136,7 +137,7 @@ def _iterated(operators, old):
         z = matrix.transposed_times(q)
         norms = np.linalg.norm(z.astype(float), axis=1, keepdims=True).astype(z.dtype)
         alive = norms > 0.0  # nor NaN
-        fresh = _random(matrix, 1, z.shape[-1])  # in place of directions that are not there
+        fresh = _random(matrix, 1, z.shape[-1])  # replaces columns that are zero
         new.append(np.where(alive, z / np.where(alive, norms, 1.0), fresh))
         grams.append(_gram(z))
         overlaps.append(_gram(q))
@@ -144,12 +145,12 @@ def _iterated(operators, old):
 
 
 def _of_orthonormal(grams, overlaps):
-    """Return `ZᵀZ` as of columns `Q (QᵀQ)^(-1/2)`, which are orthonormal up to rounding.
+    """Return the `ZᵀZ` that belongs to `Q (QᵀQ)^(-1/2)`, whose columns are orthonormal.
 
-    Where a column of `Y` nearly depends on others, what is made of it has lost digits.
+    Columns of `Q` that come from nearly dependent columns of `Y` have lost digits and are not.
     """
     lengths, turns = np.linalg.eigh(_finite(overlaps))
-    there = lengths > 0.5  # 1 but for rounding; 0 where a column was dependent
+    there = lengths > 0.5  # 1 up to rounding; 0 where a column was dependent
     scales = np.where(there, 1 / np.sqrt(np.where(there, lengths, 1.0)), 0.0)
     mend = (turns * scales[..., None, :]) @ turns.swapaxes(-1, -2)
     return mend @ grams @ mend
@@ -163,13 +164,13 @@ def _operator(matrices, quantity, members):
 
 
 class _Formed:
-    """Gradients `[g, i, o]`, formed."""
+    """Gradients `[g, i, o]`, formed explicitly."""
 
     def __init__(self, matrices, members, dtype):
         shape, self.dtype = matrices.gradient_shape, dtype
         self.width = shape[1]
         found = {g: matrices.gradient(members, g) for g in np.flatnonzero(members.sizes)}
-        rows = max(len(part) for part in found.values())  # those that are zero may be left out
+        rows = max(len(part) for part in found.values())  # zero rows may be left out
         gradients = np.zeros((members.n_groups, rows, self.width))
         for g, part in found.items():
             gradients[g, : len(part)] = part
@@ -184,12 +185,12 @@ class _Formed:
 
 
 class _OfMembers:
-    """Matrices whose rows are those of the members among all examples."""
+    """A matrix restricted to the rows of each group: the other rows are zero."""
 
     def __init__(self, matrix, members, dtype):
         self.width, self.dtype = matrix.width, dtype
         energies = matrix.energies()
-        # Not products with 0, which NaN would spoil.
+        # Not a product with the mask: 0 times NaN is NaN.
         self.energies = np.where(members.mask, energies[:, None], 0.0).sum(axis=0)
         self._matrix = matrix if np.isfinite(energies).all() else matrix.finite()
         self._mask = members.mask.astype(dtype)
@@ -208,7 +209,7 @@ class _OfMembers:
 
 
 def _finite(grams):
-    # What overflowed would make LAPACK raise.
+    # LAPACK raises on values that overflowed.
     return np.where(np.isfinite(grams), grams, 0.0)
 
 

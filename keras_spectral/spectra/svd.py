@@ -1,10 +1,10 @@
-"""Singular values of the matrices themselves: by `tf.linalg.svd`, or known without.
+"""Singular values of the matrices themselves, by `tf.linalg.svd` or in closed form.
 
 Letters: `g` group (the whole batch first), `r` record, `d` singular values of the whole batch.
 
-`tf.linalg.svd` runs in a `tf.function`, on the device of the data, and keeps all digits of float64
-data, of which a Gram matrix would keep half. A form whose singular values are known, as those of a
-one-hot matrix, is asked for them.
+`tf.linalg.svd` runs in a `tf.function` on the device of the data. It has the full accuracy of
+float64 data, half of whose digits a Gram matrix would lose. A form of matrix with known singular
+values, such as a one-hot matrix, supplies them by a method `singular_values`.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Svd:
         return np.stack([np.pad(each, (0, longest - len(each))) for each in found])
 
     def solve(self, statistics, masks):
-        """Take the spectra of the whole batch and of every group present."""
+        """Return the spectra of the whole batch and of every group present."""
         yield taken_from(statistics, masks)
 
 
