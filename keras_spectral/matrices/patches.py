@@ -60,7 +60,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
     @property
     def positions(self):
         """Positions of all calls."""
-        return sum(math.prod(windows.sizes) for windows in self.windows)
+        return sum(math.prod(own.sizes) for own in self.windows)
 
     @property
     def windows(self):

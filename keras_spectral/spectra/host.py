@@ -24,7 +24,7 @@ LARGEST = 128
 """Rows of the largest matrices that are solved by it; for larger ones LAPACK is as fast."""
 
 LARGEST_ALONE = 31
-"""Rows of the largest single matrix that is solved by it: it takes as long for one as for `LANES`."""
+"""Rows of the largest matrix that is solved by it alone: one takes as long as `LANES`."""
 
 EIGEN = 5.0
 """Cost of an eigenvalue problem of size d, in units of d³ multiplications of a float64 product by
