@@ -46,7 +46,7 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         self._writes_for = None
         self._log = None
         self._written = (0, 0)
-        self._provenance = None
+        self._provenance: Any = None
         if isinstance(run, Mapping):
             require_run_labels(run)
         self._every = every
@@ -117,7 +117,8 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         try:
             self._appender.write(new if self._run is None else new.with_run(self._run))
             self._written = log.lengths
-            if log.provenance != self._provenance:  # such as the interval that a budget led to
+            # The interval that a budget led to comes later than the rest.
+            if self._provenance is not None and log.provenance != self._provenance:
                 self._write_provenance()
         except OSError as error:
             warnings.warn(
