@@ -1,6 +1,7 @@
 """What only a callback learns from Keras, and only a callback can tell it."""
 
 import sys
+from typing import Any
 
 import keras
 
@@ -11,6 +12,8 @@ class EpochTeller(keras.callbacks.Callback):
     Args:
         logger: `SpectralLogger`.
     """
+
+    params: Any  # never None while Keras calls
 
     def __init__(self, logger):
         super().__init__()
