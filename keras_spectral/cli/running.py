@@ -93,8 +93,8 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
     type=Interval(),
     metavar="N|auto",
     show_default=True,
-    help="Training steps between two recorded steps. auto: as few as let recording take a tenth "
-    "of the time of training, as the first fold finds out, before the others start.",
+    help="Training steps between two recorded steps. auto: the fewest by which recording takes at "
+    "most a tenth of the time of training, found by the first fold before the others start.",
 )
 @click.option(
     "--layers",
