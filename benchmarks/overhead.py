@@ -184,7 +184,7 @@ def _eigenvalues_of(name):
     workload = WORKLOADS[name]
     x, y, groups = workload.data(1)
     model = ks.SpectralModel(*workload.tensors())
-    model.compile("adam", "sparse_categorical_crossentropy")
+    model.compile("adam", "sparse_categorical_crossentropy", spectra=1)
     model.fit(x, y, batch_size=workload.batch, groups=groups, verbose=0)
     sizes = Counter(model.spectral_log.rows["rank_bound"])
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """A callback that passes the epoch to the recorder, and summaries to Keras' logs."""
 
 import sys
+from typing import Any
 
 import keras
 
@@ -13,6 +14,8 @@ class EpochTeller(keras.callbacks.Callback):
     Args:
         logger: `SpectralLogger`.
     """
+
+    params: Any  # never None while Keras calls
 
     def __init__(self, logger):
         super().__init__()

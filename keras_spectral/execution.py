@@ -56,10 +56,9 @@ class HostChoice:
             plain = self._plain
             if self._counter is not None:
                 self._counter.assign(0)
-            with self._timed(recorded=False, steps=steps):
+            with self._timed(recorded=False, steps_run=self._steps_run):
                 logs = plain(iterator)
-            # The last execution of an epoch may be shorter than `steps`.
-            logger.advance(steps if self._counter is None else int(self._counter))
+            logger.advance(self._steps_run())
             return logs
         return self._one_by_one(iterator, steps, self._spec(iterator) if is_dataset else None)
 
@@ -81,8 +80,12 @@ class HostChoice:
             logger.advance()
         return logs
 
+    def _steps_run(self):
+        """Return the steps of the last execution; the last one of an epoch may be shorter."""
+        return 1 if self._counter is None else int(self._counter)
+
     @contextlib.contextmanager
-    def _timed(self, recorded, steps=1):
+    def _timed(self, recorded, steps_run=lambda: 1):
         """Report the time of a step, its spectra included, to a schedule that measures times."""
         logger = self._model.spectral_logger
         if not logger.is_timed:
@@ -93,7 +96,7 @@ class HostChoice:
         tf.test.experimental.sync_devices()
         if recorded:
             logger.wait()
-        logger.observe((time.perf_counter() - begin) / steps, recorded)
+        logger.observe((time.perf_counter() - begin) / steps_run(), recorded)
 
     def _spec(self, iterator):
         """Return `(spec, key)` of the plain batches, cached for the last iterator."""

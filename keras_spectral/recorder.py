@@ -8,6 +8,7 @@ import pandas as pd
 from keras_spectral.errors import RecordingError
 from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog
+from keras_spectral.schedules import Budgeted, interval_text
 from keras_spectral.solver import Solver
 
 MS_OF_A_MULTIPLICATION = 1.7e-8
@@ -116,9 +117,9 @@ class SpectralLogger:
         return self._log
 
     def reset_state(self):
-        """Begin a new, empty log. The step count goes on."""
-        self.result()
-        self._log = SpectralLog()
+        """Begin a new, empty log. The step count and the interval of a budget go on."""
+        schedule = self.result().provenance.get("schedule")
+        self._log = SpectralLog(provenance=schedule and {"schedule": schedule})
         self.nonfinite = 0
 
     def wait(self):
@@ -133,13 +134,7 @@ class SpectralLogger:
             recorded: Whether it was recorded.
         """
         if self.is_timed and self.schedule.observe(seconds, recorded):
-            found = self.schedule
-            facts = {"plain_step_ms": 1e3 * found.plain, "recording_ms": 1e3 * found.extra}
-            self._log.provenance["schedule"] = {
-                "fraction": found.fraction,
-                "interval": found.interval,
-                **{name: round(value, 3) for name, value in facts.items()},
-            }
+            self._log.provenance["schedule"] = self.schedule.facts()
             self._interval_is_new = True
 
     def new_interval(self):
@@ -148,10 +143,12 @@ class SpectralLogger:
             return None
         self._interval_is_new = False
         found, table = self.schedule, self.plan_table()
+        if table is None:  # no step had anything to record
+            return None
         costly = table.loc[table["ms"].idxmax()]
         share = costly["ms"] / max(table["ms"].sum(), 1e-9)
         return (
-            f"Spectra of every {found.interval}. step are recorded: recording takes "
+            f"Spectra of {interval_text(found.interval)} are recorded: recording one takes "
             f"{1e3 * found.extra:.1f} ms beside {1e3 * found.plain:.1f} ms of a plain step, "
             f"{share:.0%} of it for the {costly['quantity']} of {costly['layer']!r}. "
             "To record more often, try fewer `layers` or `quantities`, or `top_k`; to record "
@@ -185,7 +182,7 @@ class SpectralLogger:
     @property
     def is_timed(self):
         """Whether the schedule is still measuring how long steps take."""
-        return getattr(self.schedule, "interval", 1) is None
+        return isinstance(self.schedule, Budgeted) and self.schedule.interval is None
 
     def _append(self, made):
         for new in made:

@@ -201,15 +201,37 @@ class Budgeted:
             Whether the interval has just been found.
         """
         self._seconds[recorded].append(seconds)
-        if self.interval is not None or len(self._seconds[True]) < TIMED:
-            return False
         plain, of_recorded = self._seconds[False][1:], self._seconds[True][1:]
+        if self.interval is not None or not plain or len(of_recorded) < TIMED - 1:
+            return False
         self.plain = median(plain)
         self.extra = max(0.0, min(of_recorded) - self.plain)
         allowed = self.fraction * self.plain
         steps = (lead * 10**power for power in range(9) for lead in (1, 2, 5))
         self.interval = next(n for n in steps if self.extra <= allowed * n or n >= 10**8)
         return True
+
+    def facts(self):
+        """Return what was found as plain data, for the provenance; empty until then."""
+        if self.interval is None:
+            return {}
+        return {
+            "fraction": self.fraction,
+            "interval": self.interval,
+            "plain_step_ms": round(1e3 * self.plain, 3),
+            "recording_ms": round(1e3 * self.extra, 3),
+        }
+
+
+def interval_text(interval):
+    """Return an interval that was found in words, such as `"every 5th step"`.
+
+    Args:
+        interval: Steps between recorded steps: 1, 2, 5, 10, 20, 50, …
+    """
+    return (
+        "every step" if interval == 1 else f"every {interval}{'nd' if interval == 2 else 'th'} step"
+    )
 
 
 BY_NAME = {schedule.__name__: schedule for schedule in (every, epochs, at, logarithmic, budget)}

@@ -129,6 +129,7 @@ def real_run(tmp_path_factory):
     arguments = ["--features", MLSP / "train_FNC.csv", "--features", MLSP / "train_SBM.csv"]
     arguments += ["--labels", MLSP / "train_labels.csv", "--id", "Id", "--target", "Class"]
     arguments += ["--groups", "Class", "--folds", 2, "--epochs", 2, "--permutations", 3]
+    arguments += ["--every", 1]
     result = called("run", *arguments, "--out", out)
     assert result.exit_code == 0, result.output
     return out, result
@@ -176,6 +177,7 @@ class TestHelp:
             ("--batch-size", 0),
             ("--permutations", -1),
             ("--every", 0),
+            ("--every", "often"),
             ("--probe-every", 0),
         ],
     )
@@ -394,6 +396,7 @@ class TestRun:
         done("run", "--settings", quick_run / "settings.toml", "--out", tmp_path / "again")
         assert_same_results(quick_run, tmp_path / "again")
         text = (quick_run / "settings.toml").read_text()
+        assert 'every = "auto"' in text.splitlines()
         assert (tmp_path / "again" / "settings.toml").read_text() == text
 
     @pytest.mark.parametrize(

@@ -397,7 +397,9 @@ def policy(name):
 
 
 def compiled(model, **options):
-    model.compile(**{"optimizer": "adam", "loss": "sparse_categorical_crossentropy", **options})
+    spectra = {"spectra": 1} if isinstance(model, ks.SpectralModel) else {}
+    loss = "sparse_categorical_crossentropy"
+    model.compile(**{"optimizer": "adam", "loss": loss, **spectra, **options})
     return model
 
 

@@ -84,7 +84,8 @@ def network(place, fuse):
 
 
 def compiled(model, **options):
-    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", **options)
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.SGD(0.1), loss, spectra=1, **options)
     return model
 
 

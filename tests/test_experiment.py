@@ -19,7 +19,7 @@ from keras_spectral.experiment.folder import fold_folder
 from keras_spectral.experiment.study import Plan, Study
 
 N, FEATURES = 16, 4
-PLAN = Plan(folds=2, epochs=2, batch_size=5, permutations=2)
+PLAN = Plan(folds=2, epochs=2, batch_size=5, permutations=2, every=1)
 STEPS = 4  # two epochs of 8 subjects in batches of 5
 LAYERS = ["hidden_1", "hidden_2", "output"]
 QUANTITIES = ["activation", "adjoint", "gradient"]

@@ -16,7 +16,7 @@ from keras_spectral.experiment.run import cross_validated, prepared_folder
 from keras_spectral.experiment.study import Plan, Study, permuted_groups, split
 
 N = 20
-PLAN = Plan(folds=2, epochs=2, batch_size=6, permutations=2)
+PLAN = Plan(folds=2, epochs=2, batch_size=6, permutations=2, every=1)
 FILES = ("scores.csv", "spectra.csv", "probe.csv", "probe.permutations.csv.gz")
 
 

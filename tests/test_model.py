@@ -25,7 +25,7 @@ def tensors():
 
 def fitted(model, **options):
     x, y, groups = data()
-    model.compile("adam", "sparse_categorical_crossentropy", **options)
+    model.compile("adam", "sparse_categorical_crossentropy", **{"spectra": 1, **options})
     model.fit(x, y, groups=groups, verbose=0)
     return model
 
@@ -137,7 +137,7 @@ def test_a_shared_layer_has_the_rows_of_all_its_calls():
     output = keras.layers.Dense(3, activation="softmax", name="out")(shared(hidden))
     model = ks.SpectralModel(inputs, output)
     x, y, groups = data()
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", spectra=1)
     model.fit(x, y, groups=groups, verbose=0, batch_size=20, shuffle=False)
     log = model.spectral_log
     kernel = np.asarray(shared.kernel, float)
@@ -163,7 +163,7 @@ def test_inputs_of_more_axes_have_a_row_per_position():
     inputs = keras.Input((5, 4))
     h = keras.layers.Dense(7, name="d", activation="tanh")(inputs)
     model = ks.SpectralModel(inputs, keras.layers.GlobalAveragePooling1D()(h))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", spectra=1)
     model.fit(x, np.zeros((12, 7)), groups=rng.choice(["a", "b"], 12), verbose=0, shuffle=False)
     rows = model.spectral_log.rows
     assert (rows["n_rows"] == 5 * rows["n_examples"]).all()
@@ -176,7 +176,7 @@ def test_sequences_of_unknown_length_are_recorded():
     inputs = keras.Input((None, 4))
     h = keras.layers.Dense(3, name="d")(inputs)
     model = ks.SpectralModel(inputs, keras.layers.GlobalAveragePooling1D()(h))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", spectra=1)
     for length in (5, 2):
         x = np.random.default_rng(0).standard_normal((6, length, 4)).astype("f")
         model.fit(x, np.zeros((6, 3)), verbose=0)
@@ -189,7 +189,7 @@ def test_a_layer_whose_leading_axis_is_not_the_example_is_seen_at_the_model():
     layer = keras.layers.Dense(3, name="folded")
     back = keras.ops.reshape(layer(folded), (-1, 15))
     model = ks.SpectralModel(inputs, keras.layers.Dense(2, name="out")(back))
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", spectra=1)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((6, 5, 4)).astype("f"), rng.standard_normal((6, 2)).astype("f")
     groups = np.array(list("aababb"))
@@ -228,7 +228,7 @@ def test_several_inputs_and_outputs(structure):
     trained = plain.get_weights()
     model = ks.SpectralModel.from_model(plain)
     model.set_weights(start)
-    model.compile("sgd", loss, loss_weights={"p": 1.0, "q": 2.0})
+    model.compile("sgd", loss, loss_weights={"p": 1.0, "q": 2.0}, spectra=1)
     keras.utils.set_random_seed(0)
     model.fit(x, y, groups=groups, **options)
     for mine, theirs in zip(model.get_weights(), trained, strict=True):

@@ -51,6 +51,8 @@ class Subclassed(TwoLayers, ks.SpectralModel):
 def trained(model, groups=None, epochs=3, seed=3, fit=None, **options):
     x, y, _ = data()
     options.setdefault("optimizer", keras.optimizers.Adam(0.01))
+    if isinstance(model, ks.SpectralModel):
+        options.setdefault("spectra", 1)
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], **options)
     keras.utils.set_random_seed(seed)
     extra = {} if groups is None else {"groups": groups}
@@ -105,7 +107,8 @@ def trained(cls, **watched):
     hidden = L.Flatten()(L.Conv1D(48, 5, activation="relu")(inputs))
     hidden = L.Dense(512, activation="relu")(hidden)
     model = cls(inputs, L.Dense(2, activation="softmax")(hidden))
-    model.compile("adam", "sparse_categorical_crossentropy")
+    spectra = {"spectra": 1} if watched else {}
+    model.compile("adam", "sparse_categorical_crossentropy", **spectra)
     model.fit(x, y, batch_size=64, epochs=2, verbose=0, **watched)
     return model.get_weights()
 for plain, mine in zip(trained(keras.Model), trained(ks.SpectralModel, groups=y), strict=True):
@@ -168,7 +171,7 @@ def test_layers_are_left_as_they_were_also_after_an_exception():
     model = Model()
     layer.build((None, 6))
     before = dict(layer.__dict__)
-    model.compile("sgd", "mse", run_eagerly=True)
+    model.compile("sgd", "mse", spectra=1, run_eagerly=True)
     with pytest.raises(RuntimeError, match="in the middle"):
         model.fit(*data()[:2], verbose=0)
     changed = {k for k in layer.__dict__ if layer.__dict__[k] is not before.get(k)}
@@ -302,7 +305,7 @@ def test_nan_loss_is_recorded_named_once_and_training_goes_on():
     x, y, groups = data()
     x[20] = np.nan
     model = ks.SpectralModel(*tensors())
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
     with pytest.warns(UserWarning, match="holds NaN or Inf at step 1") as caught:
         model.fit(x, y, groups=groups, batch_size=16, shuffle=False, verbose=0, epochs=2)
     log = model.spectral_log
@@ -322,7 +325,7 @@ def test_class_weight_changes_adjoints_as_sample_weight_does():
         {"sample_weight": np.array([weights[c] for c in y], "f")},
     ):
         model = built(lambda: ks.SpectralModel(*tensors()))
-        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
         model.fit(x, y, groups=groups, shuffle=False, verbose=0, **extra)
         logs.append(model.spectral_log)
     np.testing.assert_array_equal(logs[0].sigma, logs[1].sigma)
@@ -380,7 +383,7 @@ def test_mixed_precision_records_unscaled_adjoints(policy):
         optimizer = keras.optimizers.SGD(0.0)
         if dtype == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        model.compile(optimizer, "sparse_categorical_crossentropy")
+        model.compile(optimizer, "sparse_categorical_crossentropy", spectra=1)
         model.fit(x, y, groups=groups, shuffle=False, verbose=0)
         logs.append(model.spectral_log)
     # bfloat16 keeps 8 bits, float16 eleven; norms average the rounding of entries.
@@ -393,7 +396,7 @@ def test_mixed_precision_records_unscaled_adjoints(policy):
 def test_groups_beside_a_dataset_and_generators_with_groups_are_refused():
     x, y, groups = data()
     model = ks.SpectralModel(*tensors())
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
     with pytest.raises(ks.errors.GroupsError, match=r"inside a tf\.data\.Dataset"):
         model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(8), groups=groups)
     with pytest.raises(ks.errors.GroupsError, match="must come with arrays"):
@@ -424,7 +427,7 @@ def test_nothing_is_traced_again_after_the_first_epoch():
     inputs = keras.Input((6,))
     x_ = Counting()(keras.layers.Dense(4, name="d")(inputs))
     model = ks.SpectralModel(inputs, keras.layers.Dense(3, activation="softmax")(x_))
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
     model.fit(x, y, groups=groups, batch_size=16, verbose=0, epochs=1)
     first = len(traces)
     model.fit(x, y, groups=groups[::-1], batch_size=16, verbose=0, epochs=3)
@@ -617,7 +620,7 @@ def test_a_strategy_of_one_replica_trains_and_records_like_none(name, steps_per_
 def test_predict_takes_what_fit_and_evaluate_take():
     x, y, groups = data()
     model = ks.SpectralModel(*tensors())
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
     grouped = ks.with_groups(dataset, groups).batch(16)
     np.testing.assert_array_equal(
@@ -660,7 +663,7 @@ def test_a_while_without_spectra_forgets_nothing():
 def test_what_groups_were_of_former_rows_stays_known():
     x, y, _ = data()
     model = ks.SpectralModel(*tensors())
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
     model.fit(x, y, groups=ks.permutations(y, n=3), verbose=0)
     known = {name: model.spectral_log.provenance[name] for name in ("groups", "permutations")}
     model.fit(x, y, verbose=0)
@@ -676,17 +679,17 @@ def test_a_batch_without_examples_leaves_no_row():
     def batches():
         yield from ((x[part], y[part]) for part in parts)
 
-    def fitted(cls, given):
+    def fitted(cls, given, **spectra):
         keras.utils.set_random_seed(0)
         model = cls(*tensors())
-        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.compile("sgd", "sparse_categorical_crossentropy", **spectra)
         model.fit(given, epochs=2, shuffle=False, verbose=0)
         return model
 
     signature = (tf.TensorSpec([None, 6]), tf.TensorSpec([None], tf.int64))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(parts)))
-    watched, plain = fitted(ks.SpectralModel, dataset), fitted(keras.Model, dataset)
+    watched, plain = fitted(ks.SpectralModel, dataset, spectra=1), fitted(keras.Model, dataset)
     assert watched.spectral_log.steps == [0, 2, 3, 5]
     for mine, own in zip(watched.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, own)

@@ -46,6 +46,7 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         self._writes_for = None
         self._log = None
         self._written = (0, 0)
+        self._provenance: Any = None
         if isinstance(run, Mapping):
             require_run_labels(run)
         self._every = every
@@ -115,19 +116,22 @@ class SpectralCSVLogger(keras.callbacks.Callback):
         new = log.after(*self._written)
         try:
             self._appender.write(new if self._run is None else new.with_run(self._run))
+            self._written = log.lengths
+            # The interval that a budget led to comes later than the rest.
+            if self._provenance is not None and log.provenance != self._provenance:
+                self._write_provenance()
         except OSError as error:
             warnings.warn(
                 f"{self.filename} cannot be written ({error}). {len(new)} spectra are kept in "
                 "memory and tried again; `model.spectral_log.to_csv(path)` writes them elsewhere.",
                 stacklevel=2,
             )
-        else:
-            self._written = log.lengths
 
     def _write_provenance(self):
         log = self.model.spectral_log
         provenance = log.provenance if self._run is None else {**log.provenance, "run": self._run}
         write_json(provenance, json_path(self.filename))
+        self._provenance = dict(log.provenance)
 
     def _flush_when_due(self, batch, logs=None):
         if (batch + 1) % self._every == 0:

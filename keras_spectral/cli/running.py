@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from keras_spectral.cli.logs import show_comparison
-from keras_spectral.cli.options import COUNT, FILE
+from keras_spectral.cli.options import COUNT, FILE, Interval
 from keras_spectral.cli.settings import SETTINGS_FILE, settings_text, take_settings
 from keras_spectral.settings import QUANTITIES
 
@@ -89,10 +89,12 @@ PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary 
 )
 @click.option(
     "--every",
-    default=1,
-    type=COUNT,
+    default="auto",
+    type=Interval(),
+    metavar="N|auto",
     show_default=True,
-    help="Training steps between two recorded steps.",
+    help="Training steps between two recorded steps. auto: the fewest by which recording takes at "
+    "most a tenth of the time of training, found by the first fold before the others start.",
 )
 @click.option(
     "--layers",
@@ -284,6 +286,8 @@ def _trained_and_reported(subjects, columns, out, plan, about, how):
             f"Stopped. {done} of {plan.folds * plan.seeds} folds are finished and kept in "
             f"{folder}; the same command with --resume goes on."
         ) from None
+    if "recorded_steps" in probe.provenance:
+        click.echo(f"Recorded: {probe.provenance['recorded_steps']}.")
     click.echo(scores.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     click.echo(
         f"mean test AUC {scores['auc'].mean():.3f}, accuracy {scores['accuracy'].mean():.3f}"

@@ -25,6 +25,7 @@ from keras_spectral.experiment.folder import (
     fold_folder,
     training_folder,
 )
+from keras_spectral.experiment.interval import SPECTRA_FILE
 from keras_spectral.experiment.retraining import permuted, summaries
 from keras_spectral.experiment.study import permuted_groups, split
 from keras_spectral.groups import Membership
@@ -57,7 +58,7 @@ def train_fold(study, plan, fold, seed, folder, progress=lambda fold, seed, epoc
         return final
     with atomic_folder(final) as part:
         run = {"fold": fold, "seed": seed}
-        writer = callbacks.SpectralCSVLogger(part / "spectra.csv", run=run)
+        writer = callbacks.SpectralCSVLogger(part / SPECTRA_FILE, run=run)
         groups = permuted_groups(study, plan)
         done = _trained(study, plan, run, groups, plan.spectra, [writer, _reporter(progress, run)])
         done.probe.to_csv(part / PROBE_FILE)

@@ -4,6 +4,7 @@ Every fold is written to a folder of its own when it is finished, so an interrup
 finished fold and can be resumed.
 """
 
+import functools
 import inspect
 import itertools
 import json
@@ -23,6 +24,7 @@ from keras_spectral.experiment.folder import (
     prepared,
     training_folder,
 )
+from keras_spectral.experiment.interval import SPECTRA_FILE, interval_line, with_found_interval
 from keras_spectral.experiment.retraining import score_test, target_groups, with_retrainings
 from keras_spectral.experiment.study import fingerprint, permuted_groups
 from keras_spectral.experiment.task import no_progress, train, train_apart, train_quietly
@@ -42,6 +44,7 @@ def cross_validated(study, plan, folder, progress=no_progress, jobs=1, apart=Fal
     whole training fold, with permutations), and `fold_*/` with each fold's logs and `model.keras`.
     With `plan.permute_target`, trainings with permuted targets take the place of the permutations
     of groups that are the target, and `retrained_scores.csv` and `retrained/` are there too.
+    With `plan.every="auto"` the first training runs alone, and all others take its interval.
 
     Args:
         study: `Study`.
@@ -66,18 +69,29 @@ def cross_validated(study, plan, folder, progress=no_progress, jobs=1, apart=Fal
     """
     folder = Path(folder)
     _require_possible(study, plan)
+    run = functools.partial(_run, study, folder=folder, progress=progress, jobs=jobs, apart=apart)
+    real, *permuted = plan.tasks
+    if plan.every == "auto":
+        run(plan, real[:1], [])
+        run(with_found_interval(plan, folder), real[1:], permuted)
+    else:
+        run(plan, real, permuted)
+    return _gathered(plan, study, folder)
+
+
+def _run(study, plan, real, permuted, folder, progress, jobs, apart):
+    """Run trainings on the real target, and tasks of trainings on permuted ones."""
     if jobs == 1:
-        train(study, plan, plan.tasks[0], folder, progress)
-        done = (train_apart(study, plan, task, folder) for task in plan.tasks[1:])
+        train(study, plan, real, folder, progress)
+        done = (train_apart(study, plan, task, folder) for task in permuted)
     else:
         first = train_apart if apart else train_quietly
-        tasks = [joblib.delayed(first)(study, plan, [each], folder) for each in plan.tasks[0]]
+        tasks = [joblib.delayed(first)(study, plan, [each], folder) for each in real]
         again = joblib.delayed(train_apart)
-        tasks += [again(study, plan, task, folder) for task in plan.tasks[1:]]
+        tasks += [again(study, plan, task, folder) for task in permuted]
         done = joblib.Parallel(jobs, return_as="generator_unordered")(tasks)
     for number, fold, seed in itertools.chain.from_iterable(done):
         progress(fold, seed, plan.epochs - 1, number)
-    return _gathered(plan, study, folder)
 
 
 def _require_possible(study, plan):
@@ -137,7 +151,9 @@ def _gathered(plan, study, folder):
         "scores": scores.to_dict("records"),
         "groups_are_target": groups_are_target(Membership.of(study.groups), study.y),
     }
-    spectra = SpectralLog.concat([read_log(f / "spectra.csv") for f in finished])
+    if plan.every == "auto":
+        about["recorded_steps"] = interval_line(plan, folder)
+    spectra = SpectralLog.concat([read_log(f / SPECTRA_FILE) for f in finished])
     probe = SpectralLog.concat([read_log(f / PROBE_FILE) for f in finished])
     if plan.permute_target:
         again = [training_folder(folder, *each) for each in plan.all_trainings if each[0]]
@@ -146,7 +162,7 @@ def _gathered(plan, study, folder):
         about["score_test"] = score_test(scores, others)
         tables = [read_columns(f / "summaries.csv.gz", PERMUTATION_KEYS) for f in again]
         probe = with_retrainings(probe, pd.concat(tables, ignore_index=True))
-    for log, name in ((spectra, "spectra.csv"), (probe, PROBE_FILE)):
+    for log, name in ((spectra, SPECTRA_FILE), (probe, PROBE_FILE)):
         log.provenance |= about
         log.to_csv(folder / name)
     return scores, probe

@@ -66,7 +66,8 @@ class Plan:
         epochs: Number of epochs.
         batch_size: Examples per step.
         permutations: Number of permutations of the groups, the null distribution; 0 for none.
-        every: Training steps between two records.
+        every: Training steps between two records; `"auto"`: as the first training of the run finds
+            that recording takes a tenth of the time, see `schedules.budget`.
         probe_every: Epochs between two evaluations of the whole training fold, from which groups
             are compared; `None` is every epoch, up to 40 evaluations (6 if `model` is not `mlp`).
         model: One of `MODELS`.
@@ -85,7 +86,7 @@ class Plan:
     epochs: int = 40
     batch_size: int = 32
     permutations: int = 99
-    every: int = 1
+    every: int | str | schedules.budget = "auto"
     probe_every: int | None = None
     model: str = "mlp"
     options: dict = field(default_factory=dict)
@@ -104,7 +105,8 @@ class Plan:
     @property
     def spectra(self):
         """What is recorded: `Spectra`."""
-        return Spectra(every=self.every, layers=self.layers or None, quantities=self.quantities)
+        every = schedules.budget() if self.every == "auto" else self.every
+        return Spectra(every=every, layers=self.layers or None, quantities=self.quantities)
 
     @property
     def probe_schedule(self):

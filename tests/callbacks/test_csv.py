@@ -134,7 +134,7 @@ def test_the_file_grows_by_every_nth_step(path):
 
 def test_several_steps_per_execution_lose_nothing(path):
     model = make_model(eager=False)
-    model.compile("sgd", "mse", steps_per_execution=2)
+    model.compile("sgd", "mse", spectra=1, steps_per_execution=2)
     fit(model, ks.callbacks.SpectralCSVLogger(path, every=1), epochs=3)
     assert ks.read_log(path).steps == list(range(3 * STEPS))
     assert_same_log(path, model.spectral_log)

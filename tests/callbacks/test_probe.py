@@ -22,7 +22,8 @@ def make_model(cls=keras.Model, seed=0, eager=True):
     hidden = keras.layers.BatchNormalization(center=False, scale=False)(hidden)
     hidden = keras.layers.Dropout(0.5)(hidden)
     model = cls(inputs, keras.layers.Dense(2, name="out")(hidden))
-    model.compile("sgd", "mse", metrics=["mae"], run_eagerly=eager)
+    spectra = {"spectra": 1} if issubclass(cls, ks.SpectralModel) else {}
+    model.compile("sgd", "mse", metrics=["mae"], run_eagerly=eager, **spectra)
     return model
 
 
@@ -170,7 +171,8 @@ def test_the_log_of_a_probe_survives_the_disk(tmp_path):
 def test_a_probe_sees_the_loss_of_a_second_compile(kind):
     model, probe = make_model(MODELS[kind], eager=False), make_probe()
     fit(model, probe, epochs=1)
-    model.compile("sgd", "mae")
+    spectra = {"spectra": 1} if kind == "spectral" else {}
+    model.compile("sgd", "mae", **spectra)
     fit(model, probe, epochs=1)
     assert [step for _, step in looks(probe.log)] == [0, STEPS, 2 * STEPS]
     x, y = data()
@@ -217,7 +219,9 @@ def test_a_probe_changes_no_metric_of_a_model_with_several_outputs(kind):
         inputs = keras.Input((3,))
         outputs = [keras.layers.Dense(n, name=f"out_{n}")(inputs) for n in (1, 2)]
         model = MODELS[kind](inputs, outputs)
-        model.compile("sgd", ["mse", "mse"], metrics=[["mae"], ["mae"]], run_eagerly=True)
+        spectra = {"spectra": 1} if kind == "spectral" else {}
+        options = {"metrics": [["mae"], ["mae"]], "run_eagerly": True}
+        model.compile("sgd", ["mse", "mse"], **options, **spectra)
         x, y = data()
         options = {"epochs": 2, "verbose": 0, "callbacks": list(callbacks)}
         return model.fit(x, [y[:, :1], y], **options).history
