@@ -10,9 +10,10 @@ import warnings
 import click
 
 from keras_spectral import __version__
+from keras_spectral.cli.demo import demo
 from keras_spectral.cli.logs import compare, report
 from keras_spectral.cli.models import layers
-from keras_spectral.cli.running import demo, run
+from keras_spectral.cli.running import run
 from keras_spectral.errors import SpectralError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,4 +1,4 @@
-"""`keras-spectral run` and `demo`: train, compare, report."""
+"""`keras-spectral run`: its options, and what they ask for."""
 
 import ast
 import contextlib
@@ -6,12 +6,10 @@ import dataclasses
 
 import click
 
-from keras_spectral.cli.logs import show_comparison
 from keras_spectral.cli.options import COUNT, FILE, Interval
-from keras_spectral.cli.settings import SETTINGS_FILE, settings_text, take_settings
+from keras_spectral.cli.reporting import train_and_report
+from keras_spectral.cli.settings import settings_text, take_settings
 from keras_spectral.settings import QUANTITIES
-
-PLANTED = "90 subjects, 378 connectivity values; the 40 subjects of site B vary more."
 
 
 @click.command()
@@ -186,7 +184,7 @@ def run(context, **given):
     how = {name: given[name] for name in ("overwrite", "resume", "jobs", "cluster")}
     how["settings"] = settings
     columns = {name: given[name] for name in ("groups", "stratify", "within")}
-    _trained_and_reported(subjects, columns, given["out"], plan, about, how)
+    train_and_report(subjects, columns, given["out"], plan, about, how)
 
 
 def _subjects(given, model):
@@ -209,130 +207,6 @@ def _subjects(given, model):
 
     subjects = load_time_series(given["data"], *what, **options)
     return connectivity(subjects) if model == "mlp" else subjects
-
-
-@click.command()
-@click.option(
-    "--out",
-    default="runs/demo",
-    show_default=True,
-    type=FILE,
-    help="Folder to write; a former demo in it is replaced.",
-)
-def demo(out):
-    """Try everything on simulated data with a planted difference between two sites."""
-    import tempfile
-
-    from keras_spectral.neuro.simulate import write_simulated_tables
-    from keras_spectral.neuro.tables import load_tables
-
-    click.echo(f"Simulated data. {PLANTED}")
-    with tempfile.TemporaryDirectory() as folder:
-        features, labels = write_simulated_tables(folder, n_subjects=90, group_size=40, seed=0)
-        subjects = load_tables(features, labels, "diagnosis", "id")
-    plan = {"folds": 3, "epochs": 20}
-    about = {"simulated": PLANTED, "target": "diagnosis", "group_columns": ["site"]}
-    how = {"overwrite": None, "resume": False, "jobs": 1, "cluster": None, "settings": None}
-    columns = {"groups": ["site"], "stratify": None, "within": None}
-    _trained_and_reported(subjects, columns, out, plan, about, how)
-
-
-def _trained_and_reported(subjects, columns, out, plan, about, how):
-    from keras_spectral.neuro.targets import group_columns
-
-    x, y, phenotype = subjects
-    groups = group_columns(phenotype, list(columns["groups"]))
-    strata = {
-        name: group_columns(phenotype, [columns[name]], name).iloc[:, 0]
-        for name in ("stratify", "within")
-        if columns[name] is not None
-    }
-    if "within" in strata:
-        about["permuted_within"] = columns["within"]
-    from keras_spectral.experiment.quiet import load_tensorflow
-
-    load_tensorflow()
-    from keras_spectral.cli.progress import Progress
-    from keras_spectral.experiment import run as experiment
-    from keras_spectral.experiment.folder import former_run
-    from keras_spectral.experiment.study import Plan, Study
-    from keras_spectral.log.files import write_text
-
-    classes = phenotype.attrs["classes"]
-    study = Study(
-        x.to_numpy() if hasattr(x, "to_numpy") else x,
-        y,
-        classes,
-        groups if len(groups.columns) > 1 else groups.iloc[:, 0],
-        {**about, "tables": phenotype.attrs["report"], "classes": list(classes)},
-        **strata,
-    )
-    plan = Plan(**plan)
-    overwrite = how["overwrite"]
-    if overwrite is None:  # a demo replaces a former demo only
-        overwrite = bool(former_run(out).get("simulated"))
-    folder = experiment.prepared_folder(out, study, plan, overwrite, how["resume"])
-    if how["settings"]:
-        write_text(how["settings"], folder / SETTINGS_FILE)
-    jobs = -1 if how["cluster"] else how["jobs"]
-    try:
-        with _workers(how["cluster"]), Progress(plan) as progress:
-            scores, probe = experiment.cross_validated(
-                study, plan, folder, progress, jobs, apart=how["cluster"] is not None
-            )
-    except KeyboardInterrupt:
-        done = len([f for f in folder.glob("fold_*") if not f.suffix])
-        raise click.ClickException(
-            f"Stopped. {done} of {plan.folds * plan.seeds} folds are finished and kept in "
-            f"{folder}; the same command with --resume goes on."
-        ) from None
-    if "recorded_steps" in probe.provenance:
-        click.echo(f"Recorded: {probe.provenance['recorded_steps']}.")
-    click.echo(scores.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    click.echo(
-        f"mean test AUC {scores['auc'].mean():.3f}, accuracy {scores['accuracy'].mean():.3f}"
-    )
-    if "score_test" in probe.provenance:
-        click.echo(
-            "with permuted targets: mean test AUC {permuted_mean_auc:.3f}, p {p:.3g}".format(
-                **probe.provenance["score_test"]
-            )
-        )
-    _written(experiment.findings(probe, folder, study), folder)
-
-
-def _written(pairs, folder):
-    if not pairs.tables:
-        click.echo("Nothing was compared: that takes two groups of one column.")
-    for table in pairs.tables:
-        show_comparison(table, rows=5)
-    for text in pairs.left_out:
-        click.echo(f"Not compared: {text}.")
-    click.echo(f"Tables, figures, models: {folder}")
-    click.echo(f"Report: {folder / 'report.html'}")
-
-
-@contextlib.contextmanager
-def _workers(address):
-    """Run joblib's tasks on the workers of a Dask cluster, if there is an address."""
-    if address is None:
-        yield
-        return
-    import joblib
-
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise click.ClickException(
-            "`--cluster` needs Dask. Try `pip install 'keras-spectral[cluster]'`."
-        ) from error
-    with Client(address) as client, joblib.parallel_config("dask"):
-        if not client.nthreads():
-            raise click.ClickException(
-                "`--cluster` must have workers. "
-                f"Received: {address}, without any. Try `dask worker {address}`."
-            )
-        yield
 
 
 def _entries(values, name):

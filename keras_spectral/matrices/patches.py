@@ -52,10 +52,7 @@ class Patches(tf.experimental.ExtensionType, Matrix):
 
     n = property(lambda self: int(self.inputs[0].shape[0]), doc="Number of examples.")
 
-    @property
-    def width(self):
-        """Features of a patch."""
-        return math.prod(self.kernel) * self._channels
+    width = property(lambda self: math.prod(self.kernel) * self._channels, doc="Features.")
 
     @property
     def positions(self):
