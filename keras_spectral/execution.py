@@ -13,16 +13,14 @@ import weakref
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_spectral.batches import plain_batch, without_groups
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import watched_sites
-from keras_spectral.capture.verification import mismatches, trained_gradients
+from keras_spectral.capture.verification import trained_gradients
 from keras_spectral.errors import UnsupportedLayerError
-from keras_spectral.solver import alone
 
 
 class HostChoice:
@@ -133,8 +131,6 @@ class RecordedSteps:
         self._taken: Any = None
         self._bypass_reported = False
         self._functions = {}
-        self._verified = False
-        self._dropped = set()
 
     def __call__(self, batch, index, spec=None):
         """Run one step, pass its factors to the recorder, and return the metrics.
@@ -157,15 +153,8 @@ class RecordedSteps:
             return found["logs"]
         names = [(site.path, name) for site in self._sites for name, _ in site.weights]
         factors = {name: found["factors"][name] for name in names if name in found["factors"]}
-        if not self._verified:
-            self._verify(factors, found["trained"], members, int(found["n"]))
-        factors = {name: own for name, own in factors.items() if name[0] not in self._dropped}
-        logger.update_state(factors, int(found["n"]), members)
+        logger.update_state(factors, int(found["n"]), members, self._sites, found["trained"])
         return found["logs"]
-
-    def begin(self):
-        """Begin a `fit`, whose first recorded step is compared with the optimizer's gradients."""
-        self._verified = False
 
     @property
     def is_running(self):
@@ -252,31 +241,6 @@ class RecordedSteps:
         sites = watched_sites(model, settings)
         sites = [s for s in sites if any(id(variable) in trainable for _, variable in s.weights)]
         return aligned_sites(sites, model._forward, x, settings.strict)
-
-    def _verify(self, factors, trained, members, n):
-        """Stop recording layers whose captured gradient is not the one that trained them."""
-        mask = np.zeros((n, 0), bool) if members is None else members
-        found = alone(functools.partial(mismatches, self._sites, factors, trained, mask))
-        if found is None:
-            return
-        self._verified = True
-        new = {path: part for path, part in found.items() if path not in self._dropped}
-        if not new:
-            return
-        logger = self._model.spectral_logger
-        message = (
-            "What is recorded must be what trains. Received: gradients that differ from the "
-            "optimizer's by "
-            + ", ".join(f"{part:.0%} of its norm in layer {path!r}" for path, part in new.items())
-            + ". Their loss reaches the weights in another way than through the output of the "
-            "layer, as by a second backward pass in `compute_loss`."
-        )
-        if logger.settings.strict:
-            raise UnsupportedLayerError(f"{message} Try `strict=False`, or other `layers`.")
-        warnings.warn(f"{message} These layers are not recorded.", stacklevel=2)
-        self._dropped |= set(new)
-        provenance = logger.result().provenance
-        provenance["not_what_trains"] = sorted({*provenance.get("not_what_trains", ()), *new})
 
     def _report_bypassed(self):
         if self._bypass_reported:

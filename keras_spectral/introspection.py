@@ -11,6 +11,7 @@ from keras_spectral.batches import Grouped, grouped_inputs, without_groups
 from keras_spectral.capture.alignment import aligned_sites
 from keras_spectral.capture.calls import Backward
 from keras_spectral.capture.sites import watched_sites
+from keras_spectral.capture.verification import trained_gradients
 from keras_spectral.capture.watching import watched_pass
 from keras_spectral.groups import Membership
 from keras_spectral.recorder import SpectralLogger
@@ -55,25 +56,28 @@ class Introspection:
         members = self.logger.members(index)
         given = None if members is None else tf.constant(members, tf.uint8)
         with _metrics_kept(self._model):
-            n, found = self._run(x, y, sample_weight, given)
+            n, found, trained = self._run(x, y, sample_weight, given)
         names = [(site.path, name) for site in self._sites for name, _ in site.weights]
         factors = {name: found[name] for name in names if name in found}
-        self.logger.update_state(factors, int(n), members)
+        self.logger.update_state(factors, int(n), members, self._sites, trained)
         self.logger.advance()
 
     def _forward(self, x):
         return self._model(x, training=False)
 
     def _watched(self, x, y, sample_weight, members):
+        weights = [variable for site in self._sites for _, variable in site.weights]
         watched = watched_pass(
             self._sites,
             lambda: self._model._compute_loss(
                 x=x, y=y, y_pred=self._forward(x), sample_weight=sample_weight, training=False
             ),
+            weights,
             per_example=self.logger.settings.gradients == "per_example",
         )
         n = tf.shape(keras.tree.flatten(x)[0])[0]
-        return n, watched.factors(Backward(n, members))
+        trained = trained_gradients(self._sites, weights, watched.gradients, None)
+        return n, watched.factors(Backward(n, members)), trained
 
 
 @contextlib.contextmanager

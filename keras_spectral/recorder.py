@@ -5,11 +5,12 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from keras_spectral.capture.verification import Verification
 from keras_spectral.errors import RecordingError
 from keras_spectral.groups import Membership
 from keras_spectral.log import SpectralLog
 from keras_spectral.schedules import Budgeted, interval_text
-from keras_spectral.solver import Solver
+from keras_spectral.solver import Solver, alone
 
 MS_OF_A_MULTIPLICATION = 1.7e-8
 """Approximate milliseconds of one core for a multiplication of a float64 matrix product."""
@@ -31,6 +32,7 @@ class SpectralLogger:
         epoch: Number of the epoch in the current `fit`.
         batch: Batches seen in this epoch.
         membership: `Membership` of the examples that are recorded.
+        verification: `Verification` of the first recorded step of a `fit`.
         nonfinite: Number of recorded spectra that held NaN or Inf so far.
     """
 
@@ -42,6 +44,7 @@ class SpectralLogger:
         self.membership = Membership.of(None)
         self.nonfinite = 0 if predecessor is None else predecessor.nonfinite
         self._log = SpectralLog() if predecessor is None else predecessor.result()
+        self.verification = Verification(settings.strict)
         self._solver = Solver(settings)
         self._interval_is_new = False
 
@@ -91,7 +94,7 @@ class SpectralLogger:
             return None
         return self.membership.mask[np.asarray(index)]
 
-    def update_state(self, factors, n, members=None):
+    def update_state(self, factors, n, members=None, sites=(), trained=None):
         """Record the current step. Its spectra are found in a thread.
 
         A batch without examples adds no row.
@@ -100,10 +103,20 @@ class SpectralLogger:
             factors: Dictionary `(layer path, weight name) -> Factors`.
             n: Number of examples in the batch.
             members: The result of `members` for the batch.
+            sites: List of `Site` from which the factors come.
+            trained: The gradients that the loss has, as `trained_gradients` returns them; `None` to
+                compare nothing.
+
+        Raises:
+            UnsupportedLayerError: If a captured gradient is another one, and `strict`.
         """
         if not n or not factors:
             return
         mask = np.zeros((n, 0), bool) if members is None else np.asarray(members, bool)
+        if trained is not None:
+            factors = self.verification.verified(factors, sites, trained, mask, alone)
+            if self.verification.dropped:
+                self._log.provenance["not_what_trains"] = sorted(self.verification.dropped)
         self._solver.submit(self.step, self.epoch, factors, mask, self.membership)
         self._append(self._solver.done())
 

@@ -117,8 +117,7 @@ class SpectralTraining:
             require_known_layers(self, logger.settings)
         logger.result()
         logger.membership = membership
-        if self._recorded_steps is not None:
-            self._recorded_steps.begin()
+        logger.verification.begin()
         callbacks = callbacks_of(arguments.get("callbacks"))
         arguments["callbacks"] = with_callback(
             arguments.get("callbacks"), EpochTeller(logger), self

@@ -7,14 +7,73 @@ received, for every covered weight. The gradient of a weight regulariser, which 
 example, may be part of the latter.
 """
 
+import warnings
+from functools import partial
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_spectral.capture.calls import unscaled
 from keras_spectral.capture.comparison import NEGLIGIBLE, relative_difference, tolerance_of
+from keras_spectral.errors import UnsupportedLayerError
 from keras_spectral.matrices.factors import WeightMatrices
 from keras_spectral.matrices.members import Members
+
+
+class Verification:
+    """Compares one recorded step, and drops layers whose captured gradients are others.
+
+    Args:
+        strict: Whether such a layer is an error.
+
+    Attributes:
+        dropped: Set of the paths of layers that are not recorded for this reason.
+    """
+
+    def __init__(self, strict):
+        self._strict = strict
+        self._is_due = True
+        self.dropped = set()
+
+    def begin(self):
+        """Compare the next recorded step, the first of a `fit`."""
+        self._is_due = True
+
+    def verified(self, factors, sites, trained, mask, run=lambda job: job()):
+        """Return the factors of one step without those of layers that are not what trains.
+
+        Args:
+            factors: Dictionary `(layer path, weight name) -> Factors`.
+            sites: List of `Site`.
+            trained: As in `mismatches`.
+            mask: As in `mismatches`.
+            run: Function that runs the comparison, a function without arguments.
+
+        Raises:
+            UnsupportedLayerError: If there is such a layer, and `strict`.
+        """
+        if self._is_due:
+            found = run(partial(mismatches, sites, factors, trained, mask))
+            self._is_due = found is None
+            self._drop(
+                {path: part for path, part in (found or {}).items() if path not in self.dropped}
+            )
+        return {name: own for name, own in factors.items() if name[0] not in self.dropped}
+
+    def _drop(self, found):
+        if not found:
+            return
+        parts = (f"{part:.0%} of its norm in layer {path!r}" for path, part in found.items())
+        message = (
+            "What is recorded must be what trains. Received: gradients that differ from those of "
+            f"the loss by {', '.join(parts)}. The loss depends on the weights in another way than "
+            "through the output of the layer, as by a second backward pass in `compute_loss`."
+        )
+        if self._strict:
+            raise UnsupportedLayerError(f"{message} Try `strict=False`, or other `layers`.")
+        warnings.warn(f"{message} These layers are not recorded.", stacklevel=2)
+        self.dropped |= set(found)
 
 
 def trained_gradients(sites, weights, gradients, scale):

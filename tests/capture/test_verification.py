@@ -99,7 +99,7 @@ def test_the_loss_of_a_weight_alone_is_told():
 
     inputs = keras.Input((4,))
     out = L.Dense(1, name="out")(Penalised(name="penalised")(inputs))
-    with pytest.warns(UserWarning, match=r"differ from the optimizer's by \d+% .*'penalised'"):
+    with pytest.warns(UserWarning, match=r"differ from those of the loss by \d+% .*'penalised'"):
         log = fitted(ks.SpectralModel(inputs, out), epochs=2)
     assert log.layers == ["out"]
 
@@ -118,15 +118,15 @@ def test_a_wrong_rule_records_nothing(monkeypatch):
 
 def test_infinite_gradients_of_a_scaled_loss_wait_for_the_next_step(monkeypatch):
     asked = []
-    import keras_spectral.execution as execution
+    import keras_spectral.capture.verification as verification
 
-    mismatches = execution.mismatches
+    mismatches = verification.mismatches
 
     def listening(*args):
         asked.append(mismatches(*args))
         return asked[-1]
 
-    monkeypatch.setattr(execution, "mismatches", listening)
+    monkeypatch.setattr(verification, "mismatches", listening)
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.0), initial_scale=2.0**126)
     model = network(dtype="mixed_float16")
     with pytest.warns(UserWarning, match="NaN or Inf"):
@@ -135,11 +135,13 @@ def test_infinite_gradients_of_a_scaled_loss_wait_for_the_next_step(monkeypatch)
 
 
 def test_every_fit_is_held_against_its_optimizer_once(monkeypatch):
-    import keras_spectral.execution as execution
+    import keras_spectral.capture.verification as verification
 
     times = []
-    mismatches = execution.mismatches
-    monkeypatch.setattr(execution, "mismatches", lambda *args: times.append(1) or mismatches(*args))
+    mismatches = verification.mismatches
+    monkeypatch.setattr(
+        verification, "mismatches", lambda *args: times.append(1) or mismatches(*args)
+    )
     model = network()
     fitted(model, epochs=3)
     assert len(times) == 1
@@ -155,3 +157,21 @@ def test_an_embedding_is_recorded_though_its_gradient_is_sparse():
     tokens = np.random.default_rng(0).integers(0, 40, (N, 6))
     model.fit(tokens, data()[1], groups=GROUPS, batch_size=N, verbose=0)
     assert model.spectral_log.layers == ["embedding", "out"]
+
+
+@pytest.mark.filterwarnings("ignore:The spectra of layer:UserWarning")
+def test_introspection_records_what_the_loss_has_or_tells():
+    model = Critic()
+    x, y = data()
+    model(x)
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="must be what trains"):
+        log = ks.introspect(model, x, y, groups=GROUPS, spectra=1)
+    assert "hidden" not in log.layers
+    assert ks.introspect(network_of("sgd"), x, y, spectra=1).layers == ["hidden", "out"]
+
+
+def network_of(optimizer):
+    model = network(kernel_regularizer="l2")
+    model.compile(optimizer, "mse")
+    return model
