@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +37,7 @@ class Introspection:
                 f"Received: {model.name}, not compiled. Try `model.compile(loss=…)`."
             )
         self._model = model
-        self._sites = None
+        self._sites: Any = None
         self.logger = SpectralLogger(settings)
         self._run = self._watched if model.run_eagerly else tf.function(self._watched)
 

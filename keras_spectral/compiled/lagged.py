@@ -217,7 +217,8 @@ def _lattice_products(points, sizes, rows, columns):
         for part in (points.begins, points.steps, sizes, rows, columns)
     )
     pointers = (part.ctypes.data for part in (begins, begins, sizes, steps, steps, rows))
-    outside = compiled("lattice_products", *_TYPES)(
+    add: Any = compiled("lattice_products", *_TYPES)  # there, or `is_cheaper` said no
+    outside = add(
         *memory,
         *memory,
         len(found),
