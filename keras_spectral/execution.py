@@ -54,8 +54,9 @@ class HostChoice:
             plain = self._plain
             if self._counter is not None:
                 self._counter.assign(0)
-            with self._timed(recorded=False, steps_run=self._steps_run):
-                logs = plain(iterator)
+            begin = self._begin()
+            logs = plain(iterator)
+            self._report(begin, recorded=False, steps=self._steps_run())
             logger.advance(self._steps_run())
             return logs
         return self._one_by_one(iterator, steps, self._spec(iterator) if is_dataset else None)
@@ -63,6 +64,7 @@ class HostChoice:
     def _one_by_one(self, iterator, steps, spec):
         logger, logs = self._model.spectral_logger, None
         for step in range(steps):
+            begin = self._begin()
             try:
                 data = next(iterator)
             except (StopIteration, tf.errors.OutOfRangeError):
@@ -73,8 +75,8 @@ class HostChoice:
             if self._recorded.must_be_checked:
                 self._recorded.sites(*keras.utils.unpack_x_y_sample_weight(batch))
             due = logger.is_due()
-            with self._timed(due):
-                logs = self._recorded(batch, index, spec) if due else self._plain(iter([batch]))
+            logs = self._recorded(batch, index, spec) if due else self._plain(iter([batch]))
+            self._report(begin, due)
             logger.advance()
         return logs
 
@@ -82,19 +84,19 @@ class HostChoice:
         """Return the steps of the last execution; the last one of an epoch may be shorter."""
         return 1 if self._counter is None else int(self._counter)
 
-    @contextlib.contextmanager
-    def _timed(self, recorded, steps_run=lambda: 1):
+    def _begin(self):
+        """Return the time, if the schedule measures times; steps include waiting for their data."""
+        return time.perf_counter() if self._model.spectral_logger.is_timed else None
+
+    def _report(self, begin, recorded, steps=1):
         """Report the time of a step, its spectra included, to a schedule that measures times."""
-        logger = self._model.spectral_logger
-        if not logger.is_timed:
-            yield
+        if begin is None:
             return
-        begin = time.perf_counter()
-        yield
+        logger = self._model.spectral_logger
         tf.test.experimental.sync_devices()
         if recorded:
             logger.wait()
-        logger.observe((time.perf_counter() - begin) / steps_run(), recorded)
+        logger.observe((time.perf_counter() - begin) / steps, recorded)
 
     def _spec(self, iterator):
         """Return `(spec, key)` of the plain batches, cached for the last iterator."""
