@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_spectral.matrices.factors import WeightMatrices
 from keras_spectral.matrices.members import Members
-from keras_spectral.spectra.host import parallel
+from keras_spectral.spectra.host import n_threads, parallel
 from keras_spectral.spectra.plan import plan_for
 
 TOGETHER = 64
@@ -121,8 +121,8 @@ class Batching:
         self.last_plan = plan
         members = Members.of(step.mask)
         with _quietly():
-            statistics = parallel(
-                lambda method: method.reduce(weights, members, self._state), plan.methods, plan.cost
+            statistics = _of_each(
+                plan, lambda number: plan.methods[number].reduce(weights, members, self._state)
             )
         self._waiting.append(_Reduced(plan, step.step, step.epoch, members.mask, statistics))
         enough = max(1, min(TOGETHER, TOGETHER_SPECTRA // members.n_groups))
@@ -209,12 +209,12 @@ def _solved(alike):
     kept = found.n_kept
     sigma = np.full((*kept.shape, kept.max()), np.nan)
     places = {(series.weight, series.quantity): p for p, series in enumerate(plan.series)}
-    statistics = [[r.statistics[number] for r in alike] for number in range(len(plan.methods))]
-    solved_by = parallel(
-        lambda pair: list(_solved_by(*pair, masks)),
-        list(zip(plan.methods, statistics, strict=True)),
-        plan.cost * len(alike),
-    )
+
+    def solved(number):
+        statistics = [reduced.statistics[number] for reduced in alike]
+        return list(_solved_by(plan.methods[number], statistics, masks))
+
+    solved_by = _of_each(plan, solved, len(alike))
     for method, of_method in zip(plan.methods, solved_by, strict=True):
         series = np.array([places[name] for name in method.wanted])
         for members, several in of_method:
@@ -225,6 +225,26 @@ def _solved(alike):
                 sigma[..., : values.shape[-1]][at] = values
     sigma[np.arange(sigma.shape[-1]) >= kept[..., None]] = np.nan
     return found._replace(sigma=sigma)
+
+
+def _of_each(plan, work, times=1):
+    """Return the results of a function for each method of a plan, by its number.
+
+    A method that takes more than the share of a thread is divided among the threads by itself;
+    the others are divided among them whole.
+
+    Args:
+        plan: `Plan`.
+        work: Function of the number of a method.
+        times: Number of records that it works on.
+    """
+    numbers = range(len(plan.methods))
+    large = [k for k in numbers if plan.methods[k].cost * n_threads() > plan.cost]
+    small = [k for k in numbers if k not in large]
+    cost = times * sum(plan.methods[k].cost for k in small)
+    found = {k: work(k) for k in large}
+    found |= dict(zip(small, parallel(work, small, cost), strict=True))
+    return [found[k] for k in numbers]
 
 
 def _solved_by(method, statistics, masks):
