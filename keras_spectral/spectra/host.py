@@ -33,8 +33,9 @@ NumPy. One multiplication takes about 0.017 ns of one core while training runs."
 MOST_THREADS = 8
 """Most threads of the pool; the other cores of a large machine are left to training."""
 
-WORTH_A_THREAD = 10_000_000
-"""Multiplications of the smallest piece of work given to a thread: a fraction of a millisecond."""
+WORTH_A_THREAD = 200_000_000
+"""Multiplications of a piece of work, at least: about three milliseconds. Smaller pieces wait for
+the interpreter's lock longer than they save."""
 
 PIECES = 4
 """Most pieces per thread. More than one, so that a slow piece delays the others less."""
