@@ -14,6 +14,10 @@ from keras_spectral.spectra.batching import Batching, Step
 BACKLOG_BYTES = 5_000_000
 """Training waits when several steps with more bytes than this in all are waiting for the thread."""
 
+HANDED_OVER_STEPS, HANDED_OVER_BYTES = 16, 1_000_000
+"""Steps are submitted to the thread when there are so many of them, or so many bytes: to wake it
+for every small one would take the main thread about as long as the step."""
+
 
 class Solver:
     """Turns recorded steps into logs, in a thread that all solvers share.
@@ -27,13 +31,15 @@ class Solver:
 
     def __init__(self, settings):
         self._jobs = collections.deque()
+        self._pending = []
         self._made = []
+        self._made_beside_errors = []
         self._batching = Batching(settings)
         self._membership = None
         self._latest = None
 
     def submit(self, step, epoch, factors, mask, membership):
-        """Submit a recorded step to the thread.
+        """Take a recorded step, to be submitted to the thread alone or together with others.
 
         Args:
             step: Number of the step.
@@ -46,10 +52,13 @@ class Solver:
         factors = {name: own.on_host() for name, own in factors.items()}
         given = Step(step, epoch, factors, mask, shares)
         if membership is not self._latest:
+            self._hand_over()
             self._submit(0, self._rest)  # a job of its own: if it fails, this step is not lost
             self._latest = membership
-        n_bytes = sum(own.nbytes for own in factors.values())
-        self._submit(n_bytes, functools.partial(self._add, given, membership))
+        self._pending.append((given, sum(own.nbytes for own in factors.values())))
+        n_bytes = sum(size for _, size in self._pending)
+        if len(self._pending) >= HANDED_OVER_STEPS or n_bytes >= HANDED_OVER_BYTES:
+            self._hand_over()
 
     @property
     def plan(self):
@@ -74,6 +83,7 @@ class Solver:
 
     def wait(self):
         """Wait until all submitted steps are reduced, and those with large statistics solved."""
+        self._hand_over()
         concurrent.futures.wait([job for _, job in self._jobs])
 
     def rest(self):
@@ -85,6 +95,7 @@ class Solver:
         Raises:
             Exception: As in `done`.
         """
+        self._hand_over()
         self._submit(0, self._rest)
         while self._jobs:
             self._take(self._jobs[0][1])
@@ -98,6 +109,8 @@ class Solver:
             raise
         except BaseException:
             self._jobs.popleft()
+            made, self._made_beside_errors = self._made_beside_errors, []
+            self._made += made
             raise
         self._jobs.popleft()
 
@@ -107,10 +120,25 @@ class Solver:
     def _submit(self, n_bytes, job):
         self._jobs.append((n_bytes, solving_thread(os.getpid()).submit(_with_one_core, job)))
 
-    def _add(self, step, membership):
+    def _hand_over(self):
+        pending, self._pending = self._pending, []
+        if pending:
+            steps, sizes = zip(*pending, strict=True)
+            self._submit(sum(sizes), functools.partial(self._add, steps, self._latest))
+
+    def _add(self, steps, membership):
         before = [] if membership is self._membership else self._rest()
         self._membership = membership
-        return before + self._logs(self._batching.add(step))
+        made, errors = before, []
+        for step in steps:
+            try:
+                made = made + self._logs(self._batching.add(step))
+            except Exception as error:  # raised below, when the other steps are done
+                errors.append(error)
+        if errors:
+            self._made_beside_errors += made
+            raise errors[0]
+        return made
 
     def _rest(self):
         return self._logs(self._batching.rest())

@@ -70,6 +70,12 @@ def test_steps_bear_the_names_of_their_own_groups():
     assert found == {0: sick, 1: sick, 2: old, 3: {"all"}}
 
 
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Every step is submitted to the thread alone."""
+    monkeypatch.setattr("keras_spectral.solver.HANDED_OVER_STEPS", 1)
+
+
 # --- exceptions ---
 
 
@@ -98,11 +104,17 @@ def not_reduced(monkeypatch, number):
 
 
 @pytest.mark.parametrize("waiting", ["done", "rest"])
-def test_what_cannot_be_solved_is_raised_as_it_is_and_loses_nothing_else(monkeypatch, waiting):
+@pytest.mark.parametrize("together", [1, 3, 16])
+def test_what_cannot_be_solved_is_raised_as_it_is_and_loses_nothing_else(
+    monkeypatch, waiting, together
+):
+    monkeypatch.setattr("keras_spectral.solver.HANDED_OVER_STEPS", together)
     not_solved(monkeypatch, 2)
     monkeypatch.setattr(batching, "TOGETHER", 2)
     monkeypatch.setattr("keras_spectral.solver.BACKLOG_BYTES", 0)
     solver = solver_of(*range(7))
+    if waiting == "done":
+        solver._hand_over()
     with pytest.raises(MemoryError, match="no room"):
         solver.done() if waiting == "done" else solver.rest()
     assert steps(solver.rest()) == [0, 1, 4, 5, 6]
@@ -178,7 +190,7 @@ def test_an_interrupt_while_waiting_loses_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("waiting", ["done", "rest"])
-def test_an_interrupt_at_a_later_wait_keeps_what_is_made_already(monkeypatch, waiting):
+def test_an_interrupt_at_a_later_wait_keeps_what_is_made_already(monkeypatch, waiting, one_by_one):
     monkeypatch.setattr(batching, "TOGETHER", 1)
     monkeypatch.setattr("keras_spectral.solver.BACKLOG_BYTES", 0)
     go = slowed(monkeypatch, lambda alike: alike[0].step > 0)
@@ -215,7 +227,9 @@ def slow_thread(monkeypatch):
     go.set()
 
 
-def test_training_waits_only_if_several_steps_are_on_their_way(monkeypatch, slow_thread):
+def test_training_waits_only_if_several_steps_are_on_their_way(
+    monkeypatch, slow_thread, one_by_one
+):
     monkeypatch.setattr("keras_spectral.solver.BACKLOG_BYTES", 10)  # less than one step
     solver = solver_of(0)
     assert solver.done() == []  # returns although nothing is done
@@ -226,7 +240,7 @@ def test_training_waits_only_if_several_steps_are_on_their_way(monkeypatch, slow
     assert steps(solver.rest()) == [0, 1]
 
 
-def test_training_does_not_wait_for_a_few_small_steps(slow_thread):
+def test_training_does_not_wait_for_a_few_small_steps(slow_thread, one_by_one):
     solver = solver_of(*range(5))
     assert solver.done() == []
     assert not slow_thread.is_set()
@@ -234,7 +248,7 @@ def test_training_does_not_wait_for_a_few_small_steps(slow_thread):
     assert steps(solver.rest()) == [0, 1, 2, 3, 4]
 
 
-def test_a_backlog_is_counted_in_the_bytes_of_tensors(monkeypatch, slow_thread):
+def test_a_backlog_is_counted_in_the_bytes_of_tensors(monkeypatch, slow_thread, one_by_one):
     monkeypatch.setattr("keras_spectral.solver.BACKLOG_BYTES", 3 * (2 * 3 + 2 * 2) * 4)
     solver = solver_of(0, 1, 2)
     assert solver.done() == []  # just as many
@@ -242,6 +256,41 @@ def test_a_backlog_is_counted_in_the_bytes_of_tensors(monkeypatch, slow_thread):
     threading.Timer(0.2, slow_thread.set).start()
     solver.done()
     assert slow_thread.is_set()
+
+
+# --- handing over ---
+
+
+def test_small_steps_are_handed_over_together_and_large_ones_at_once(monkeypatch):
+    solver = solver_of(0)
+    n_before = len(solver._jobs)  # the one that begins the groups
+    for step in range(1, 15):
+        submit(solver, step)
+    assert len(solver._jobs) == n_before
+    submit(solver, 15)
+    assert len(solver._jobs) == n_before + 1
+    monkeypatch.setattr("keras_spectral.solver.HANDED_OVER_BYTES", 1)
+    submit(solver, 16)
+    submit(solver, 17)
+    assert len(solver._jobs) == n_before + 3
+    assert steps(solver.rest()) == list(range(18))
+
+
+def test_waiting_hands_over_what_is_pending(monkeypatch):
+    added, original = [], Batching.add
+    monkeypatch.setattr(Batching, "add", lambda self, s: added.append(s.step) or original(self, s))
+    solver = solver_of(0, 1)
+    solver.wait()
+    assert added == [0, 1]
+
+
+def test_an_error_in_one_of_several_steps_handed_over_loses_no_other(monkeypatch):
+    not_reduced(monkeypatch, 5)
+    monkeypatch.setattr(batching, "TOGETHER", 1)
+    solver = solver_of(*range(16))
+    with pytest.raises(MemoryError, match="no room"):
+        solver.rest()
+    assert steps(solver.rest()) == [k for k in range(16) if k != 5]
 
 
 # --- the thread ---
