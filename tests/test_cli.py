@@ -531,13 +531,13 @@ class TestTablesThatCannotBeUsed:
         features, labels = make_tables()
         features["c"] = 7.0
         tables = written(tmp_path / "tables", features, labels)
-        monkeypatch.setattr(running, "_trained_and_reported", lambda *_: None)
+        monkeypatch.setattr(running, "train_and_report", lambda *_: None)
         output = done(*run_command(tables, tmp_path / "run"))
         assert "joined 16 subjects, 3 features; dropped 1 constant feature (c)" in output
 
     def test_ids_of_some_tables_only_can_be_left_out_by_request(self, tmp_path, monkeypatch):
         tables = written(tmp_path / "tables", *bad_features("fewer"))
-        monkeypatch.setattr(running, "_trained_and_reported", lambda *_: None)
+        monkeypatch.setattr(running, "train_and_report", lambda *_: None)
         output = done(*run_command(tables, tmp_path / "run", "--inner-join"))
         assert "joined 13 subjects" in output
         assert "3 ids (S00, S01, S02) not in x.csv" in output
