@@ -103,8 +103,9 @@ def not_reduced(monkeypatch, number):
     monkeypatch.setattr(Batching, "add", out_of_memory)
 
 
-@pytest.mark.parametrize("waiting", ["done", "rest"])
-@pytest.mark.parametrize("together", [1, 3, 16])
+@pytest.mark.parametrize(
+    ("waiting", "together"), [("done", 1), ("done", 3), ("rest", 1), ("rest", 3), ("rest", 16)]
+)
 def test_what_cannot_be_solved_is_raised_as_it_is_and_loses_nothing_else(
     monkeypatch, waiting, together
 ):
