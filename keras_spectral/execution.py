@@ -153,9 +153,8 @@ class RecordedSteps:
         if "factors" not in found:
             self._report_bypassed()
             return found["logs"]
-        names = [(site.path, name) for site in self._sites for name, _ in site.weights]
-        factors = {name: found["factors"][name] for name in names if name in found["factors"]}
-        logger.update_state(factors, int(found["n"]), members, self._sites, found["trained"])
+        factors, trained, n = found["factors"], found["trained"], int(found["n"])
+        logger.update_state(self._sites, factors, trained, n, members)
         return found["logs"]
 
     @property

@@ -57,10 +57,8 @@ class Introspection:
         members = self.logger.members(index)
         given = None if members is None else tf.constant(members, tf.uint8)
         with _metrics_kept(self._model):
-            n, found, trained = self._run(x, y, sample_weight, given)
-        names = [(site.path, name) for site in self._sites for name, _ in site.weights]
-        factors = {name: found[name] for name in names if name in found}
-        self.logger.update_state(factors, int(n), members, self._sites, trained)
+            n, factors, trained = self._run(x, y, sample_weight, given)
+        self.logger.update_state(self._sites, factors, trained, int(n), members)
         self.logger.advance()
 
     def _forward(self, x):

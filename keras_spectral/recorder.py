@@ -94,29 +94,29 @@ class SpectralLogger:
             return None
         return self.membership.mask[np.asarray(index)]
 
-    def update_state(self, factors, n, members=None, sites=(), trained=None):
+    def update_state(self, sites, factors, trained, n, members=None):
         """Record the current step. Its spectra are found in a thread.
 
         A batch without examples adds no row.
 
         Args:
-            factors: Dictionary `(layer path, weight name) -> Factors`.
+            sites: List of `Site`, in the order of the model.
+            factors: Dictionary `(layer path, weight name) -> Factors`, in any order.
+            trained: The gradients that the loss has, as `trained_gradients` returns them.
             n: Number of examples in the batch.
             members: The result of `members` for the batch.
-            sites: List of `Site` from which the factors come.
-            trained: The gradients that the loss has, as `trained_gradients` returns them; `None` to
-                compare nothing.
 
         Raises:
             UnsupportedLayerError: If a captured gradient is another one, and `strict`.
         """
         if not n or not factors:
             return
+        names = [(site.path, name) for site in sites for name, _ in site.weights]
+        factors = {name: factors[name] for name in names if name in factors}
         mask = np.zeros((n, 0), bool) if members is None else np.asarray(members, bool)
-        if trained is not None:
-            factors = self.verification.verified(factors, sites, trained, mask, alone)
-            if self.verification.dropped:
-                self._log.provenance["not_what_trains"] = sorted(self.verification.dropped)
+        factors = self.verification.verified(factors, sites, trained, mask, alone)
+        if self.verification.dropped:
+            self._log.provenance["not_what_trains"] = sorted(self.verification.dropped)
         self._solver.submit(self.step, self.epoch, factors, mask, self.membership)
         self._append(self._solver.done())
 

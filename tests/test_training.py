@@ -415,31 +415,6 @@ def test_distributed_training_is_refused_before_it_begins():
         require_one_replica(TwoReplicas())
 
 
-def test_nothing_is_traced_again_after_the_first_epoch():
-    x, y, groups = data()
-    traces = []
-
-    class Counting(keras.layers.Layer):
-        def call(self, x):
-            traces.append(1)
-            return x
-
-    inputs = keras.Input((6,))
-    x_ = Counting()(keras.layers.Dense(4, name="d")(inputs))
-    model = ks.SpectralModel(inputs, keras.layers.Dense(3, activation="softmax")(x_))
-    model.compile("sgd", "sparse_categorical_crossentropy", spectra=1)
-    model.fit(x, y, groups=groups, batch_size=16, verbose=0, epochs=1)
-    first = len(traces)
-    model.fit(x, y, groups=groups[::-1], batch_size=16, verbose=0, epochs=3)
-    assert len(traces) == first
-
-
-def test_warnings_of_the_package_are_none_in_a_plain_case():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trained(ks.SpectralModel(*tensors()), data()[2])
-
-
 def counted_traces(every, **options):
     """Return a model that counts its traces, with the list that does."""
     traces = []
@@ -455,6 +430,21 @@ def counted_traces(every, **options):
     model.compile("sgd", "sparse_categorical_crossentropy", spectra=every, **options)
     del traces[:]  # of the symbolic call above
     return model, traces
+
+
+def test_nothing_is_traced_again_after_the_first_epoch():
+    x, y, groups = data()
+    model, traces = counted_traces(1)
+    model.fit(x, y, groups=groups, batch_size=16, verbose=0, epochs=1)
+    first = len(traces)
+    model.fit(x, y, groups=groups[::-1], batch_size=16, verbose=0, epochs=3)
+    assert len(traces) == first
+
+
+def test_warnings_of_the_package_are_none_in_a_plain_case():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(ks.SpectralModel(*tensors()), data()[2])
 
 
 def test_where_no_step_is_due_only_the_function_of_a_plain_model_is_built():

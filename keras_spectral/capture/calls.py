@@ -107,3 +107,49 @@ def unscaled_type(dtype):
         dtype: The dtype of the scaled adjoint.
     """
     return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def float_tensors(structure):
+    """Return the floating-point tensors of a structure.
+
+    Args:
+        structure: What a layer received or returned.
+
+    Returns:
+        List of tensors.
+    """
+    return [leaf for leaf in keras.tree.flatten(structure) if _is_float_tensor(leaf)]
+
+
+def ends_of(outputs):
+    """Return the tensors by which a loss depends on the outputs of a layer.
+
+    Args:
+        outputs: What the layer returned.
+
+    Returns:
+        List of tensors.
+    """
+    # Keras' losses use the logits of a softmax and bypass its output.
+    return [getattr(y, "_keras_logits", y) for y in float_tensors(outputs)]
+
+
+def copied(value):
+    """Return an identity of an output: one output may depend on another, or be the same tensor.
+
+    Args:
+        value: Tensor, or anything else, which is returned as it is.
+    """
+    if not _is_float_tensor(value):
+        return value
+    result = tf.identity(value)
+    for mark in ("_keras_mask", "_keras_logits"):
+        if hasattr(value, mark):
+            setattr(result, mark, getattr(value, mark))
+    return result
+
+
+def _is_float_tensor(value):
+    # `tf.is_tensor` is true for variables of Keras.
+    own = tf.is_tensor(value) and not isinstance(value, keras.Variable)
+    return own and value.dtype.is_floating

@@ -22,7 +22,16 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.calls import Call, Received, state_of, unscaled, unscaled_type
+from keras_spectral.capture.calls import (
+    Call,
+    Received,
+    copied,
+    ends_of,
+    float_tensors,
+    state_of,
+    unscaled,
+    unscaled_type,
+)
 from keras_spectral.capture.keras_layers import attributes, name_of_call, numbered, own_variables
 from keras_spectral.capture.rule import InWords, Rule
 from keras_spectral.matrices.factors import Factors, with_positions
@@ -117,12 +126,10 @@ def _taped(call):
     """Return what a call returns, and the `Taped` call."""
     with tf.GradientTape(persistent=True) as tape:
         outputs = call()
-        if len(list(_float_tensors(outputs))) > 1:
+        if len(float_tensors(outputs)) > 1:
             # One output may depend on another, or be the same tensor; each needs its own Δ.
-            outputs = keras.tree.map_structure(_copied, outputs)
-    # Keras' losses use the logits of a softmax and bypass its output.
-    ends = tuple(getattr(y, "_keras_logits", y) for y in _float_tensors(outputs))
-    return outputs, Taped(ends, tape)
+            outputs = keras.tree.map_structure(copied, outputs)
+    return outputs, Taped(tuple(ends_of(outputs)), tape)
 
 
 def _is_repeatable(layer):
@@ -177,7 +184,7 @@ def _leading_input(call):
 
     Inputs shared by all examples, such as learned queries, are not an A.
     """
-    given = _float_tensors((call.inputs.args, call.inputs.kwargs))
+    given = float_tensors((call.inputs.args, call.inputs.kwargs))
     leading = call.outputs[0].shape[0]
     return next((x for x in given if x.shape.rank and x.shape[0] == leading), None)
 
@@ -199,24 +206,3 @@ def _along_first(vector, tensor):
 def _matrix_shape(shape):
     last = shape[-1] if len(shape) else 1
     return [math.prod(shape[:-1]), last]
-
-
-def _float_tensors(structure):
-    return (leaf for leaf in keras.tree.flatten(structure) if _is_float_tensor(leaf))
-
-
-def _copied(value):
-    return _marked_as(value, tf.identity(value)) if _is_float_tensor(value) else value
-
-
-def _marked_as(value, result):
-    for mark in ("_keras_mask", "_keras_logits"):
-        if hasattr(value, mark):
-            setattr(result, mark, getattr(value, mark))
-    return result
-
-
-def _is_float_tensor(value):
-    # `tf.is_tensor` is true for variables of Keras.
-    own = tf.is_tensor(value) and not isinstance(value, keras.Variable)
-    return own and value.dtype.is_floating

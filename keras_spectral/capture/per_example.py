@@ -15,7 +15,7 @@ from functools import partial
 import keras
 import tensorflow as tf
 
-from keras_spectral.capture.calls import Call, Received, state_of, unscaled
+from keras_spectral.capture.calls import Call, Received, copied, ends_of, state_of, unscaled
 from keras_spectral.capture.keras_layers import attributes, name_of_call
 
 
@@ -35,8 +35,8 @@ def watched_outputs(layer, calls):
 
     def listening_call(*args, **kwargs):
         received = Received(args, kwargs, state_of(layer))
-        outputs = keras.tree.map_structure(_copied, call(*args, **kwargs))
-        calls.append(Call(received, tuple(_ends(outputs)), partial(received.run_by, layer)))
+        outputs = keras.tree.map_structure(copied, call(*args, **kwargs))
+        calls.append(Call(received, tuple(ends_of(outputs)), partial(received.run_by, layer)))
         return outputs
 
     with attributes(layer, **{called: listening_call}):
@@ -65,7 +65,7 @@ def example_gradients(weights, layer, calls, adjoints, backward):
         each = [
             _of_examples(y, unscaled(d, backward.scale), backward.n)
             for call, deltas in zip(calls, adjoints, strict=True)
-            for y, d in zip(_ends(call.again()), deltas, strict=True)
+            for y, d in zip(ends_of(call.again()), deltas, strict=True)
             if d is not None
         ]
         contributions = tf.add_n(each)
@@ -85,26 +85,3 @@ def _of_examples(y, delta, n):
     """Return `⟨Y[n], D[n]⟩` of every example."""
     product = tf.cast(y, delta.dtype) * tf.stop_gradient(delta)
     return tf.reduce_sum(tf.reshape(product, tf.stack([n, -1])), axis=1)
-
-
-def _ends(outputs):
-    # Keras' losses use the logits of a softmax and bypass its output.
-    leaves = (leaf for leaf in keras.tree.flatten(outputs) if _is_float_tensor(leaf))
-    return [getattr(leaf, "_keras_logits", leaf) for leaf in leaves]
-
-
-def _copied(value):
-    """Return an identity of an output: one output may depend on another, or be the same tensor."""
-    if not _is_float_tensor(value):
-        return value
-    result = tf.identity(value)
-    for mark in ("_keras_mask", "_keras_logits"):
-        if hasattr(value, mark):
-            setattr(result, mark, getattr(value, mark))
-    return result
-
-
-def _is_float_tensor(value):
-    # `tf.is_tensor` is true for variables of Keras.
-    own = tf.is_tensor(value) and not isinstance(value, keras.Variable)
-    return own and value.dtype.is_floating
